@@ -1,0 +1,1 @@
+"""Everything between the command line and the packages of data and networks; each subfolder is a noun of the field."""
