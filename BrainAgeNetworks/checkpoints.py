@@ -1,0 +1,93 @@
+"""Saving and loading networks; the only file that reads weights.
+
+A checkpoint is what `torch.save` writes (tensors and plain values, nothing that needs unpickling of
+objects) followed by one line with its sha256. Neither torch nor the zip format inside notices a flipped
+bit; the line does. Plain `torch.load(path, weights_only=True)` opens the file as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.common.errors import UserError
+from utils.common.files import write_bytes
+
+FORMAT_VERSION = 1
+_TRAILER = re.compile(rb"\nbrain-age checkpoint sha256:([0-9a-f]{64})\n\Z")
+_TRAILER_LENGTH = len("\nbrain-age checkpoint sha256:") + 64 + 1
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged or of a kind that is not loaded; the message names the file."""
+
+
+def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
+    """Write tensors and plain values with a checksum, beside and renamed."""
+    buffer = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    write_bytes(data + f"\nbrain-age checkpoint sha256:{digest}\n".encode(), path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this program onto the CPU, its checksum verified.
+
+    Raises
+    ------
+    CheckpointError
+        No such file; damaged (checksum); holds pickled objects; written by a newer version.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: no checkpoint can be read there ({error.strerror})."
+        ) from error
+    trailer = _TRAILER.search(data[-_TRAILER_LENGTH:])
+    if trailer is None:
+        raise CheckpointError(_why_without_checksum(path, data))
+    data = data[:-_TRAILER_LENGTH]
+    if hashlib.sha256(data).hexdigest().encode() != trailer.group(1):
+        raise CheckpointError(
+            f"{path}: is damaged: its checksum does not match. Use another checkpoint or train again."
+        )
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_pickled(path)) from error
+    if content.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {content.get('format_version')}, this program reads {FORMAT_VERSION}."
+        )
+    return content
+
+
+def _why_without_checksum(path: Path, data: bytes) -> str:
+    """Tell a damaged checkpoint of ours from somebody else's file; nothing in it is executed."""
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if b"brain-age checkpoint" not in data[-2 * _TRAILER_LENGTH :]:
+            return _pickled(path)
+    except Exception:  # whatever torch says of bytes that are no checkpoint
+        content = None
+    else:
+        if not isinstance(content, dict) or "format_version" not in content:
+            return f"{path}: holds weights of another program, which are not read as a checkpoint."
+    return f"{path}: is damaged or no checkpoint: it does not end with its checksum."
+
+
+def _pickled(path: Path) -> str:
+    return (
+        f"{path}: holds pickled Python objects, which could run any code when loaded, and is refused. "
+        "Checkpoints hold tensors and plain values; save the network's state_dict() instead."
+    )

@@ -1,0 +1,76 @@
+"""Names of architectures -> the functions that build them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from utils.common.errors import UserError
+
+_builders: dict[str, Callable[[NetworkPlan], nn.Module]] = {}
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Everything that decides a network's shape; travels with its weights."""
+
+    network: str
+    box: tuple[int, int, int]  # input (X, Y, Z)
+    n_outputs: int = 1
+    widths: tuple[int, ...] = ()  # channels of each block; (): as published
+    dropout_rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    upsample: bool = False  # x2, trilinear, before the first block
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> NetworkPlan:
+        """The plan of a checkpoint."""
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()})
+
+
+def register(name: str) -> Callable[[Callable], Callable]:
+    """Decorator: the function builds the architecture `name` from a `NetworkPlan`."""
+
+    def add(builder: Callable[[NetworkPlan], nn.Module]) -> Callable[[NetworkPlan], nn.Module]:
+        if name in _builders:
+            raise ValueError(f"a network called {name!r} is registered already")
+        _builders[name] = builder
+        return builder
+
+    return add
+
+
+def network_names() -> list[str]:
+    """Registered names."""
+    return sorted(_builders)
+
+
+def build_network(plan: NetworkPlan) -> nn.Module:
+    """Build the network of a plan; its weights come from torch's random state.
+
+    Maps (B, 1, X, Y, Z) to (B, n_outputs).
+
+    Raises
+    ------
+    UserError
+        No such architecture, or an input box too small for its number of poolings.
+    """
+    if plan.network not in _builders:
+        raise UserError(
+            f"network = {plan.network!r} is not registered; choose from {', '.join(network_names())}."
+        )
+    return _builders[plan.network](plan)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,0 +1,52 @@
+"""SFCN, the simple fully convolutional network.
+
+Peng et al. 2021, Medical Image Analysis 68:101871, doi 10.1016/j.media.2020.101871. Origin: the authors'
+release (MIT); names of layers are theirs. Changes: the average pool covers whatever box the poolings
+leave (5 x 6 x 5 at 160 x 192 x 160), the output is flat, and log-softmax is left to the target, so that
+the same network also regresses years.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from BrainAgeNetworks.blocks import pointwise_block, pooled_block, pooled_box
+from BrainAgeNetworks.registry import NetworkPlan, register
+from utils.common.errors import UserError
+
+PUBLISHED_WIDTHS = (32, 64, 128, 256, 256, 64)
+
+
+class SFCN(nn.Module):
+    """(B, 1, X, Y, Z) -> (B, n_outputs); 2,952,936 parameters with 40 outputs."""
+
+    def __init__(self, plan: NetworkPlan):
+        super().__init__()
+        widths = plan.widths or PUBLISHED_WIDTHS
+        if len(widths) < 2:
+            raise UserError(
+                "[NETWORK] widths: sfcn needs at least two (the last is its 1x1x1 block)."
+            )
+        if plan.upsample:
+            raise UserError(
+                "[NETWORK] upsample_2mm: sfcn was never published with it; set it to False."
+            )
+        box = pooled_box(plan.box, len(widths) - 1)
+        self.feature_extractor = nn.Sequential()
+        for i, (n_in, n_out) in enumerate(zip((1, *widths), widths)):
+            block = pooled_block if i < len(widths) - 1 else pointwise_block
+            self.feature_extractor.add_module(f"conv_{i}", block(n_in, n_out, bias=True))
+        self.classifier = nn.Sequential()
+        self.classifier.add_module("average_pool", nn.AvgPool3d(box))
+        if plan.dropout_rates[0] > 0:
+            self.classifier.add_module("dropout", nn.Dropout(plan.dropout_rates[0]))
+        self.classifier.add_module(
+            f"conv_{len(widths)}", nn.Conv3d(widths[-1], plan.n_outputs, kernel_size=1)
+        )
+
+    def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.feature_extractor(volumes)).flatten(start_dim=1)
+
+
+register("sfcn")(SFCN)

@@ -1,0 +1,1 @@
+"""Subjects and volumes: the contrast table, lists and splits, images, augmentation, simulation."""

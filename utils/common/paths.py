@@ -1,0 +1,172 @@
+"""Where everything of an experiment lies; the only place that joins names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class NetworkPaths:
+    """Files of one network of a cell."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.pt"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "history.csv"
+
+    def epoch(self, epoch: int) -> Path:
+        """Checkpoint of an epoch that `keep_every` kept."""
+        return self.folder / f"epoch_{epoch:04d}.pt"
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs whose checkpoints were kept."""
+        matches = (re.fullmatch(r"epoch_(\d+)\.pt", path.name) for path in self.folder.glob("*.pt"))
+        return sorted(int(match.group(1)) for match in matches if match)
+
+
+@dataclass(frozen=True)
+class CellPaths:
+    """Files of one contrast and sex."""
+
+    folder: Path
+
+    def network(self, number: int) -> NetworkPaths:
+        return NetworkPaths(self.folder / f"network_{number}")
+
+    def networks(self) -> list[NetworkPaths]:
+        """Networks that have a best checkpoint, in order of their number."""
+        found = [path for path in self.folder.glob("network_*") if path.name[8:].isdigit()]
+        paths = [NetworkPaths(path) for path in sorted(found, key=lambda p: int(p.name[8:]))]
+        return [path for path in paths if path.best.is_file()]
+
+    def predictions(self, split: str) -> Path:
+        return self.folder / f"predictions_{split}.csv"
+
+    def metrics(self, split: str) -> Path:
+        return self.folder / f"metrics_{split}.json"
+
+
+@dataclass(frozen=True)
+class ExperimentPaths:
+    """Files of an experiment; `summary` alone holds nothing about one person."""
+
+    root: Path
+
+    def cell(self, name: str) -> CellPaths:
+        return CellPaths(self.root / name)
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits.csv"
+
+    @property
+    def splits_record(self) -> Path:
+        return self.root / "splits.json"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.ini"
+
+    @property
+    def settings_eval(self) -> Path:
+        return self.root / "settings_eval.ini"
+
+    @property
+    def bias_correction(self) -> Path:
+        return self.root / "bias_correction.json"
+
+    @property
+    def combination(self) -> Path:
+        return self.root / "combination.json"
+
+    def deltas(self, split: str) -> Path:
+        return self.root / f"deltas_{split}.csv"
+
+    @property
+    def previous(self) -> Path:
+        """Runs that were moved aside."""
+        return self.root / "previous"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run_log(self) -> Path:
+        return self.logs / "run.log"
+
+    def tensorboard(self, cell: str, number: int) -> Path:
+        return self.logs / "tensorboard" / cell / f"network_{number}"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary"
+
+    @property
+    def metrics_table(self) -> Path:
+        return self.summary / "metrics.csv"
+
+    @property
+    def associations(self) -> Path:
+        return self.summary / "associations.parquet"
+
+    @property
+    def associations_significant(self) -> Path:
+        return self.summary / "associations_significant.csv"
+
+    @property
+    def associations_record(self) -> Path:
+        return self.summary / "associations.json"
+
+    @property
+    def phenotype_fates(self) -> Path:
+        return self.summary / "nidps.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.summary / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.summary / "report.html"
+
+    @property
+    def provenance(self) -> Path:
+        return self.summary / "provenance.json"
+
+    @property
+    def summary_settings(self) -> tuple[Path, Path]:
+        return self.summary / "settings.ini", self.summary / "settings_eval.ini"
+
+
+def experiment_paths(root: Path, name: str) -> ExperimentPaths:
+    """Paths of the experiment `name` below the experiments directory `root`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise UserError(
+            f"experiment name {name!r}: use letters, digits, '.', '-' and '_', beginning with a "
+            "letter or digit."
+        )
+    return ExperimentPaths(root / name)
+
+
+def move_aside(path: Path, previous: Path) -> Path:
+    """Move a file or folder of an earlier run into `previous`, under a number that is free."""
+    number = 1
+    while (target := previous / f"{path.name}.{number}").exists():
+        number += 1
+    previous.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    return target

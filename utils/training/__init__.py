@@ -1,0 +1,1 @@
+"""Training: the Solver, the members of an ensemble, optimisation, losses, early stopping."""
