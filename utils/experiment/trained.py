@@ -1,0 +1,86 @@
+"""Trained networks of a cell, loaded with what travelled with their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from BrainAgeNetworks.checkpoints import load_checkpoint
+from BrainAgeNetworks.registry import NetworkPlan, build_network
+from BrainAgeNetworks.targets import Target, target_from_dict
+from utils.common.errors import UserError
+from utils.common.paths import CellPaths
+from utils.experiment.experiment import Cell
+from utils.experiment.training import collapsed
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """One network with its target and the record of its training."""
+
+    number: int
+    network: torch.nn.Module
+    target: Target
+    record: dict[str, Any]
+
+    @property
+    def collapsed(self) -> bool:
+        """No better on validation than the mean age of training."""
+        return collapsed(
+            self.record["validation_mae_years"], self.record["validation_null_mae_years"]
+        )
+
+
+def load_trained(cell: Cell, paths: CellPaths) -> list[TrainedNetwork]:
+    """The best checkpoints of a cell's networks.
+
+    Raises
+    ------
+    UserError
+        None is there, one is damaged, or they were trained for another contrast, sex, grid or scaling.
+    """
+    found = paths.networks()
+    if not found:
+        raise UserError(f"{paths.folder}: no trained network; run -m train first.")
+    networks = []
+    for network_paths in found:
+        record = load_checkpoint(network_paths.best)
+        _refuse_mismatch(record, cell, str(network_paths.best))
+        network = build_network(NetworkPlan.from_dict(record["network_plan"]))
+        network.load_state_dict(record.pop("weights"))
+        record.pop("optimiser")
+        target = target_from_dict(record["target"])
+        networks.append(TrainedNetwork(record["number"], network, target, record))
+    return networks
+
+
+def _refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:
+    trained, wanted = dict(record["contrast"]), cell.contrast.describe()
+    problems = []
+    if record["sex"] != cell.sex:
+        problems.append(f"trained on {record['sex']}, used for {cell.sex}")
+    if cell.contrast.scale_factor is None or record["scale_factor_is_auto"]:
+        trained.pop("scale_factor"), wanted.pop("scale_factor")  # frozen with the weights
+        if (cell.contrast.scale_factor is None) != record["scale_factor_is_auto"]:
+            problems.append("scale_factor is auto on one side only")
+    for key in ("data_file", "volume_index"):  # where a file lies is the new cohort's own
+        trained.pop(key), wanted.pop(key)
+    problems += [
+        f"{key} was {trained[key]} in training and is {wanted[key]}"
+        for key in wanted
+        if trained.get(key) != wanted[key]
+    ]
+    if problems:
+        raise UserError(
+            f"{path}: does not fit {cell.name}: {'; '.join(problems)}. Use the contrast table and "
+            "sexes of the trained experiment."
+        )
+
+
+def averaged_networks(networks: list[TrainedNetwork]) -> dict[int, bool]:
+    """Number -> whether a network enters the mean: it did not collapse, or all of them did."""
+    if all(trained.collapsed for trained in networks):
+        return {trained.number: True for trained in networks}
+    return {trained.number: not trained.collapsed for trained in networks}

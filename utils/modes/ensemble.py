@@ -1,0 +1,193 @@
+"""-m ensemble: combine the contrasts, correct for the age bias, write deltas and the metrics table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.common.errors import UserError
+from utils.common.files import write_json, write_table
+from utils.common.messages import say
+from utils.common.randomness import generator
+from utils.evaluation.metrics import paired_mae_difference
+from utils.evaluation.metrics_table import metrics_table, row_of_predictor, rows_of_cell
+from utils.evaluation.sex_deltas import COMBINED, FITTED_ON, SexDeltas, SplitPredictions
+from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.results import PERSON_SPLITS, read_metrics, read_predictions
+
+
+def run(experiment: Experiment) -> None:
+    """Fit on validation, freeze, apply to every split that was tested."""
+    settings = experiment.settings
+    deltas: dict[str, list[pd.DataFrame]] = {}
+    persons: list[pd.DataFrame] = []
+    corrections: dict[str, Any] = {}
+    combinations: dict[str, Any] = {}
+    rows = cell_rows(experiment)
+    if not rows:
+        raise UserError("no cell was tested yet; run -m test first.")
+    for sex in settings.sexes:
+        cells = [cell for cell in experiment.grid if cell.sex == sex]
+        splits = {name: split_predictions(experiment, cells, name) for name in PERSON_SPLITS}
+        fitted = fit_sex(experiment, sex, cells, splits[FITTED_ON])
+        combinations[sex] = {k: c.to_dict() for k, c in fitted.combinations.items()}
+        for name, split in splits.items():
+            if split is None:
+                continue
+            table, record = fitted.apply(split, name)
+            deltas.setdefault(name, []).append(table)
+            corrections.setdefault(sex, {})[name] = record
+            persons.append(person_predictions(experiment, fitted, split, name, cells))
+    everybody = pd.concat(persons, ignore_index=True)
+    long = [pd.concat(tables).assign(split=name) for name, tables in deltas.items()]
+    rows += combination_rows(experiment, everybody)
+    for name, tables in deltas.items():
+        write_table(pd.concat(tables, ignore_index=True), experiment.paths.deltas(name))
+    write_json(
+        {
+            "method": settings.deltas.bias_correction,
+            "fitted_on": FITTED_ON,
+            "corrections": corrections,
+        },
+        experiment.paths.bias_correction,
+    )
+    write_json(
+        {
+            "chosen": settings.deltas.combination,
+            "fitted_on": FITTED_ON,
+            "combinations": combinations,
+            "combination_against_best_contrast": against_best_contrast(experiment, everybody),
+        },
+        experiment.paths.combination,
+    )
+    write_table(metrics_table(rows, pd.concat(long)), experiment.paths.metrics_table)
+    tell_refusals(experiment, corrections)
+    say(f"deltas written to {', '.join(str(experiment.paths.deltas(name)) for name in deltas)}")
+
+
+def cell_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """Metrics of the tested cells; a cell of the grid that was not tested is a problem."""
+    rows = []
+    for cell in experiment.grid:
+        found = [read_metrics(experiment, cell, split) for split in PERSON_SPLITS]
+        if not any(found):
+            experiment.problem(f"{cell.name} was not tested and is missing from the deltas.")
+        for metrics in found:
+            rows += rows_of_cell(metrics) if metrics else []
+    return rows
+
+
+def split_predictions(
+    experiment: Experiment, cells: list[Cell], split: str
+) -> SplitPredictions | None:
+    """The predictions of a sex in one split, contrasts side by side."""
+    tables = [read_predictions(experiment, cell, split) for cell in cells]
+    if all(table is None for table in tables):
+        return None
+    return SplitPredictions.from_tables(tables)
+
+
+def fit_sex(
+    experiment: Experiment, sex: str, cells: list[Cell], validation: SplitPredictions | None
+) -> SexDeltas:
+    """Combination and bias correction of one sex; without validation both are refused with a reason."""
+    chosen = experiment.settings.deltas
+    contrasts = [cell.contrast.name for cell in cells]
+    fitted = SexDeltas(sex, contrasts, chosen.combination, chosen.bias_correction)
+    if validation is None:
+        validation = SplitPredictions([], np.zeros(0), np.zeros((0, len(cells))), [])
+    return fitted.fit(validation, generator(experiment.settings.training.seed, "combination", sex))
+
+
+def person_predictions(
+    experiment: Experiment,
+    fitted: SexDeltas,
+    split: SplitPredictions,
+    name: str,
+    cells: list[Cell],
+) -> pd.DataFrame:
+    """A row a subject: each contrast, each combination, and what the mean-age model says."""
+    table = pd.DataFrame({"age_years": split.ages_years, "sex": fitted.sex, "split": name})
+    for c, contrast in enumerate(fitted.contrasts):
+        table[contrast] = split.predicted_years[:, c]
+    for method in fitted.combinations:
+        table[f"{COMBINED} {method}"] = fitted.combined_years(split, method)
+    return table.assign(null=training_mean_age(experiment, cells))
+
+
+def training_mean_age(experiment: Experiment, cells: list[Cell]) -> float:
+    """The mean-age model of a sex: the mean over its tested cells (equal where the lists are)."""
+    means = []
+    for cell in cells:
+        for split in PERSON_SPLITS:
+            metrics = read_metrics(experiment, cell, split)
+            if metrics:
+                means.append(metrics["training_mean_age_years"])
+    return float(np.mean(means)) if means else float("nan")
+
+
+def combination_rows(experiment: Experiment, persons: pd.DataFrame) -> list[dict[str, Any]]:
+    """Metrics of the combinations by sex, and of everything with the sexes together ("all")."""
+    settings = experiment.settings
+    names = [column for column in persons if column not in ("age_years", "sex", "split", "null")]
+    groups = [(sex, persons["sex"] == sex) for sex in settings.sexes]
+    if len(settings.sexes) > 1:
+        groups.append(("all", pd.Series(True, index=persons.index)))
+    rows = []
+    for name in names:
+        contrast, _, method = name.partition(" ")
+        for sex, of_sex in groups:
+            if not method and sex != "all":
+                continue  # the cells' own rows
+            for split in PERSON_SPLITS:
+                part = persons[of_sex & (persons["split"] == split)]
+                if part.empty:
+                    continue
+                rng = generator(settings.training.seed, "bootstrap", name, sex, split)
+                rows.append(
+                    row_of_predictor(
+                        {
+                            "contrast": contrast,
+                            "sex": sex,
+                            "split": split,
+                            "predictor": method or "ensemble",
+                        },
+                        part[name].to_numpy(float),
+                        part["age_years"].to_numpy(float),
+                        part["null"].to_numpy(float),
+                        rng,
+                        settings.mapping.bootstrap_resamples,
+                    )
+                )
+    return rows
+
+
+def against_best_contrast(experiment: Experiment, persons: pd.DataFrame) -> dict[str, Any] | None:
+    """Is the chosen combination better than the contrast that is best on validation, on test?"""
+    combined = f"{COMBINED} {experiment.settings.deltas.combination}"
+    validation, test = (persons[persons["split"] == split] for split in PERSON_SPLITS)
+    if combined not in persons or validation.empty or test.empty:
+        return None
+    contrasts = [cell.contrast.name for cell in experiment.grid if cell.contrast.name in persons]
+    errors = {c: (validation[c] - validation["age_years"]).abs().mean() for c in contrasts}
+    best = min(errors, key=lambda contrast: errors[contrast])
+    difference = paired_mae_difference(
+        test[combined].to_numpy(float),
+        test[best].to_numpy(float),
+        test["age_years"].to_numpy(float),
+        generator(experiment.settings.training.seed, "bootstrap", "paired"),
+        max(experiment.settings.mapping.bootstrap_resamples, 1),
+    )
+    return {"best_contrast_on_validation": best, "mae_difference_years": difference}
+
+
+def tell_refusals(experiment: Experiment, corrections: dict[str, Any]) -> None:
+    """Every refused correction is said once, with its reason."""
+    if experiment.settings.deltas.bias_correction == "none":
+        return
+    for sex, splits in corrections.items():
+        for contrast, record in next(reversed(splits.values())).items():
+            if "refused" in record:
+                say(f"{contrast} {sex}: raw deltas only: {record['refused']}.")

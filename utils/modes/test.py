@@ -1,0 +1,86 @@
+"""-m test: the best checkpoints of every cell predict validation and test; metrics beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from utils.common.errors import UserError
+from utils.common.files import write_json, write_table
+from utils.common.messages import say
+from utils.common.randomness import generator
+from utils.evaluation.cell_metrics import cell_metrics
+from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.predicting import predict_subjects
+from utils.experiment.trained import TrainedNetwork, averaged_networks, load_trained
+from utils.experiment.training import choose_device
+
+
+def run(experiment: Experiment) -> None:
+    """Test every cell; one that cannot be tested is a problem, not the end of the run."""
+    device = choose_device(experiment)
+    n_failed = 0
+    for cell in experiment.cells:
+        try:
+            test_cell(experiment, cell, device)
+        except UserError as error:
+            if len(experiment.cells) == 1:
+                raise
+            experiment.problem(f"{cell.name} was not tested: {error}")
+            n_failed += 1
+    if n_failed == len(experiment.cells):
+        raise UserError("no cell could be tested; the reasons stand above.")
+
+
+def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
+    """Predict each split with the cell's networks."""
+    trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
+    networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
+    for split in experiment.settings.evaluated_splits:
+        subjects = experiment.subjects_of(cell.sex, split)
+        table = predict_subjects(experiment, cell, networks, subjects, split, device)
+        write_table(table, experiment.cell_paths(cell).predictions(split))
+        metrics = {
+            "contrast": cell.contrast.name,
+            "sex": cell.sex,
+            "split": split,
+            "trained_in": trained_in,
+            "training_mean_age_years": networks[0].record["training_ages"]["mean_years"],
+            **describe(experiment, cell, networks, table, split),
+        }
+        write_json(metrics, experiment.cell_paths(cell).metrics(split))
+        say(line(cell, split, metrics))
+
+
+def describe(
+    experiment: Experiment,
+    cell: Cell,
+    networks: list[TrainedNetwork],
+    table: pd.DataFrame,
+    split: str,
+) -> dict:
+    """Metrics of the split with the mean-age model of training beside them."""
+    ages = networks[0].record["training_ages"]
+    rng = generator(experiment.settings.training.seed, "bootstrap", cell.name, split)
+    resamples = experiment.settings.mapping.bootstrap_resamples
+    averaged = averaged_networks(networks)
+    metrics = cell_metrics(table, averaged, ages["mean_years"], rng, resamples)
+    for row, trained in zip(metrics["networks"], networks):
+        row.update(seed=trained.record["seed"], collapsed=trained.collapsed)
+    outside = (table["age_years"] < ages["min_years"]) | (table["age_years"] > ages["max_years"])
+    metrics["n_outside_training_ages"] = int(outside.sum())
+    return metrics
+
+
+def line(cell: Cell, split: str, metrics: dict) -> str:
+    """One line for a reader of the log."""
+    if metrics["n"] == 0:
+        return f"{cell.name} {split}: no subject with an age was predicted"
+    mae, null = metrics["ensemble"]["mae_years"]["value"], metrics["null_mae_years"]
+    r = metrics["ensemble"]["r"]["value"]
+    shown = f", r {r:.3f}" if r is not None and np.isfinite(r) else ""
+    return (
+        f"{cell.name} {split}: n {metrics['n']}, MAE {mae:.2f} y (mean age: {null:.2f} y){shown}"
+        + (f", {metrics['n_failed']} failed" if metrics["n_failed"] else "")
+    )

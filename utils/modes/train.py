@@ -1,0 +1,205 @@
+"""-m train: the networks of every cell, from scratch or from where they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from datasets.loaders import CellVolumes
+from utils.common.errors import UserError
+from utils.common.messages import say, warn
+from utils.common.paths import move_aside
+from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.training import (
+    CheckpointKeeper,
+    checkpoint_to_continue,
+    choose_device,
+    collapsed,
+    loop_plan,
+    member_plan,
+    network_seed,
+    restore,
+    training_record,
+)
+from utils.experiment.volumes import cell_volumes, report_failures, scale_factor_of
+from utils.training.losses import build_loss
+from utils.training.member import Member, MemberPlan
+from utils.training.solver import Solver
+
+
+def run(experiment: Experiment) -> None:
+    """Train every cell; a cell that cannot be trained is a problem, not the end of the run."""
+    refuse_to_overwrite(experiment)
+    device = choose_device(experiment)
+    n_failed = 0
+    for i, cell in enumerate(experiment.cells, start=1):
+        say(f"training {cell.name} (cell {i} of {len(experiment.cells)}) on {device}")
+        try:
+            train_cell(experiment, cell, device)
+        except UserError as error:
+            if len(experiment.cells) == 1:
+                raise
+            experiment.problem(f"{cell.name} was not trained: {error}")
+            n_failed += 1
+    if n_failed == len(experiment.cells):
+        raise UserError("no cell could be trained; the reasons stand above.")
+
+
+def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
+    """Read the subjects, build or restore the networks, fit, and say what came of it."""
+    train_subjects = with_age(experiment, cell, "train")
+    validation_subjects = with_age(experiment, cell, "validation")
+    scale_factor = scale_factor_of(experiment, cell, train_subjects)
+    train = cell_volumes(experiment, cell, train_subjects, scale_factor)
+    validation = cell_volumes(experiment, cell, validation_subjects, scale_factor)
+    keep_in_memory(experiment, train, validation)
+
+    mean_age_years = float(train.ages_years.mean())
+    null_mae_years = float(np.abs(validation.ages_years - mean_age_years).mean())
+    plan = member_plan(experiment.settings, cell, mean_age_years, device)
+    for volumes in (train, validation):
+        plan.target.check_ages(torch.from_numpy(volumes.ages_years))
+    record = training_record(experiment, cell, scale_factor, train_subjects, plan, null_mae_years)
+    members = [
+        build_member(experiment, cell, plan, number, record) for number in numbers(experiment)
+    ]
+    say(
+        f"  {len(train)} training and {len(validation)} validation subjects, input "
+        f"{' x '.join(map(str, cell.contrast.box))}, scale factor {scale_factor:.6g}; the mean age "
+        f"alone has a validation MAE of {null_mae_years:.2f} y"
+    )
+    fit(experiment, cell, members, train, validation, record)
+    for split, volumes in (("train", train), ("validation", validation)):
+        report_failures(experiment, cell, split, volumes)
+    again = [m for m in members if report_member(cell, m, null_mae_years) and m.attempt == 1]
+    if again and experiment.settings.training.collapsed_networks == "retrain":
+        retrain(experiment, cell, plan, again, (train, validation), record)
+
+
+def numbers(experiment: Experiment) -> list[int]:
+    """Which networks of a cell this run trains: all, or the one of --network."""
+    size, only = experiment.settings.training.ensemble_size, experiment.options.network
+    if only is not None and not 1 <= only <= size:
+        raise UserError(f"--network {only}: the ensemble has networks 1 to {size}.")
+    return [only] if only else list(range(1, size + 1))
+
+
+def refuse_to_overwrite(experiment: Experiment) -> None:
+    """`-c 0` over existing weights: refused without --yes; with it the old run is moved aside."""
+    if experiment.options.checkpoint != "0":
+        return
+    there = [
+        paths.folder
+        for cell in experiment.cells
+        for paths in map(experiment.cell_paths(cell).network, numbers(experiment))
+        if paths.folder.exists()
+    ]
+    if there and not experiment.options.yes:
+        raise UserError(
+            f"-c 0: {there[0]} holds weights already ({len(there)} such network(s)). Go on with "
+            "-c last, or start afresh with -c 0 --yes: the old run is then moved aside."
+        )
+    for folder in there:
+        moved = move_aside(folder, experiment.paths.previous / folder.parent.name)
+        say(f"moved the old run aside: {moved}")
+
+
+def with_age(experiment: Experiment, cell: Cell, split: str) -> pd.DataFrame:
+    """Subjects of a split whose age can be used; the others are counted by reason."""
+    subjects = experiment.subjects_of(cell.sex, split)
+    usable = subjects["age_years"].notna()
+    for reason, count in subjects.loc[~usable, "note"].value_counts().items():
+        warn(f"{cell.name} {split}: {count} subject(s) left out: {reason}.")
+    if not usable.any():
+        raise UserError(f"{cell.name}: no subject of the {split} split has an age.")
+    return subjects[usable].reset_index(drop=True)
+
+
+def keep_in_memory(experiment: Experiment, train: CellVolumes, validation: CellVolumes) -> None:
+    """Keep both sets in memory if they fit; otherwise they are read anew in every epoch."""
+    limit_gb = experiment.settings.data.memory_gb
+    share = len(train) / (len(train) + len(validation))
+    if not (
+        train.keep_in_memory(limit_gb * share) and validation.keep_in_memory(limit_gb * (1 - share))
+    ):
+        say(
+            f"  volumes do not fit into memory_gb = {limit_gb:g} and are read in every epoch; "
+            f"num_workers = {experiment.settings.data.num_workers} processes read ahead"
+        )
+    for name, volumes in (("training", train), ("validation", validation)):
+        if len(volumes.failures) == len(volumes):
+            raise UserError(
+                f"none of the {len(volumes)} {name} volumes can be used; the first, "
+                f"{volumes.paths[0]}: {volumes.failures[0]}."
+            )
+
+
+def build_member(
+    experiment: Experiment, cell: Cell, plan: MemberPlan, number: int, record: dict
+) -> Member:
+    """A fresh network, or one that goes on from the checkpoint that -c names."""
+    member = plan.build(number, network_seed(experiment.settings, cell, number))
+    paths = experiment.cell_paths(cell).network(number)
+    choice = experiment.options.checkpoint
+    if choice == "0" or (choice == "" and not paths.last.is_file()):
+        return member
+    restore(member, checkpoint_to_continue(paths, choice or "last"), record)
+    say(f"  network {number} goes on after epoch {member.epoch} {member.stopped}".rstrip())
+    return member
+
+
+def fit(
+    experiment: Experiment,
+    cell: Cell,
+    members: list[Member],
+    train: CellVolumes,
+    validation: CellVolumes,
+    record: dict,
+) -> None:
+    """Train the members together and keep their checkpoints."""
+    keeper = CheckpointKeeper(experiment, cell, record)
+    loss = build_loss(experiment.settings.training.loss_function, members[0].target)
+    device = next(members[0].network.parameters()).device
+    try:
+        Solver(members, loss, device, keeper).fit(train, validation, loop_plan(experiment, cell))
+    finally:
+        keeper.close()
+
+
+def report_member(cell: Cell, member: Member, null_mae_years: float) -> bool:
+    """Say how a network ended; True if it collapsed."""
+    mae = member.best.get("validation_mae_years", float("nan"))
+    ending = f", {member.stopped}" if member.stopped else ""
+    say(
+        f"  network {member.number}: best epoch {member.early_stopping.best_epoch} of {member.epoch}"
+        f"{ending}, validation MAE {mae:.2f} y"
+    )
+    if collapsed(mae, null_mae_years):
+        warn(
+            f"{cell.name} network {member.number} collapsed: its validation MAE of {mae:.2f} y is no "
+            f"better than the mean age's {null_mae_years:.2f} y. It is not averaged in."
+        )
+        return True
+    return False
+
+
+def retrain(
+    experiment: Experiment,
+    cell: Cell,
+    plan: MemberPlan,
+    members: list[Member],
+    volumes: tuple[CellVolumes, CellVolumes],
+    record: dict,
+) -> None:
+    """Train collapsed networks once more with another seed; the first attempt is moved aside."""
+    fresh = []
+    for member in members:
+        folder = experiment.cell_paths(cell).network(member.number).folder
+        moved = move_aside(folder, experiment.paths.previous / cell.name)
+        say(f"  network {member.number} is trained again with another seed (first: {moved})")
+        seed = network_seed(experiment.settings, cell, member.number, attempt=2)
+        fresh.append(plan.build(member.number, seed, attempt=2))
+    fit(experiment, cell, fresh, *volumes, record)
+    for member in fresh:
+        report_member(cell, member, record["validation_null_mae_years"])
