@@ -66,7 +66,6 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "-c",
         "--checkpoint",
-        default="",
         type=_checkpoint,
         help="train: 0 from scratch; last, best or an epoch K that keep_every kept: go on from there; "
         "left out: go on if there is something to go on from",
@@ -88,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="only this cell, e.g. T1_nonlinear_female",
     )
     add("--network", type=_positive, metavar="K", help="train: only the K-th network of each cell")
-    add("--device", default="", type=_device, help="auto, cpu, cuda or cuda:N")
+    add("--device", type=_device, help="auto, cpu, cuda or cuda:N")
     add("--yes", action="store_true", help="do not ask, do not refuse to replace")
     add("--version", action="version", version=f"brain-age ensembles {PROGRAM_VERSION}")
     return parser
@@ -130,11 +129,12 @@ def _experiment(given: argparse.Namespace):
     from utils.settings.reader import read_settings
 
     options = Options(
-        checkpoint=given.checkpoint,
+        mode=given.mode,
+        checkpoint=given.checkpoint or "",
         epochs=given.epochs,
         cell=given.cell,
         network=given.network,
-        device=given.device,
+        device=given.device or "",
         yes=given.yes,
     )
     return Experiment(read_settings(given.name, tuple(given.set)), options)

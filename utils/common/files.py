@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
 import os
+import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +25,10 @@ import pandas as pd
 
 from utils.common.errors import UserError
 
-LEFTOVER_PATTERN = re.compile(r"^\..+\.writing-(\d+)$")
+_HOST = hashlib.sha256(platform.node().encode("utf-8")).hexdigest()[:8]
+LEFTOVER_PATTERN = re.compile(r"^\..+\.writing-([0-9a-f]{8})-(\d+)$")
+# Whether a process of another machine lives cannot be known here; after a day its file is a leftover.
+FOREIGN_LEFTOVER_S = 86_400.0
 # Written as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
 TEXT_COLUMNS = ("subject_id", "participant_id", "eid", "f.eid", "split", "family", "site")
 
@@ -37,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         The disk is full, the quota is used up or the folder cannot be written to; `path` is as it was.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.writing-{os.getpid()}"
+    temporary = path.parent / f".{path.name}.writing-{_HOST}-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -78,10 +84,16 @@ def clear_leftovers(folder: str | Path) -> list[Path]:
     removed = []
     for path in Path(folder).rglob(".*.writing-*"):
         match = LEFTOVER_PATTERN.match(path.name)
-        if match and path.is_file() and not _is_alive(int(match.group(1))):
+        if match and path.is_file() and _is_leftover(path, *match.groups()):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed
+
+
+def _is_leftover(path: Path, host: str, process_id: str) -> bool:
+    if host == _HOST:
+        return not _is_alive(int(process_id))
+    return time.time() - path.stat().st_mtime > FOREIGN_LEFTOVER_S
 
 
 def _is_alive(process_id: int) -> bool:

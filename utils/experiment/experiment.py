@@ -33,6 +33,7 @@ from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Settin
 class Options:
     """What the command line says beside the settings."""
 
+    mode: str = ""
     checkpoint: str = ""  # "", "0", "last", "best" or an epoch
     epochs: int | None = None
     cell: str = ""
@@ -172,6 +173,11 @@ class Experiment:
             if path.is_file():
                 return bool(read_json(path).get("simulated", False))
         return False
+
+    @property
+    def individual_level(self) -> bool:
+        """Whether a person may be a dot in figures and report."""
+        return self.simulated or self.settings.report.individual_level
 
     def _subject_table(self) -> pd.DataFrame:
         path = self.settings.path(self.settings.data.subjects)

@@ -26,7 +26,7 @@ def cell_volumes(
     return CellVolumes(
         subject_ids=ids,
         paths=[experiment.volume_path(cell.contrast, i, data_directory) for i in ids],
-        ages_years=subjects["age_years"].to_numpy(dtype=np.float64),
+        ages_years=np.array(subjects["age_years"], dtype=np.float64),
         reader=VolumeReader(cell.contrast, scale_factor, experiment.settings.data.conform),
     )
 

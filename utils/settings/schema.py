@@ -8,9 +8,11 @@ AgeMapper's published names where the meaning is the same; the others are in `le
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from utils.settings.simulation import simulation_section
 
 Sex = Literal["female", "male"]
 CellSex = Literal["female", "male", "both"]
@@ -269,13 +271,9 @@ class ReportSettings(Section):
         "True: a dot a person in figures and report, and the page is stamped. Simulated cohorts always.",
         False,
     )
-    minimum_count: Count = key("Counts under this are hidden in export-safe figures.", 10)
 
 
-class SimulationSettings(Section):
-    """`-m simulate`: a cohort with known truth, written to `folder`."""
-
-    folder: str = key("Folder of the cohort.", "simulated/cohort")
+SimulationSettings = simulation_section(Section)
 
 
 TRAINING_SECTIONS: dict[str, type[Section]] = {
@@ -306,7 +304,7 @@ class Settings(BaseModel):
     training: TrainingSettings
     network: NetworkSettings
     misc: MiscSettings
-    simulation: SimulationSettings
+    simulation: Any  # SimulationSettings
     mapping: MappingSettings
     deltas: DeltaSettings
     association: AssociationSettings

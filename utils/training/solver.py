@@ -36,7 +36,7 @@ class LoopPlan:
     training_batch_size: int
     validation_batch_size: int
     seed: int  # of order and augmentation
-    augmentation: AugmentationPlan = AugmentationPlan()
+    augmentation: AugmentationPlan
     n_workers: int = 0
 
 

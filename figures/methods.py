@@ -1,0 +1,201 @@
+"""A methods paragraph from what the study did: only sentences whose facts are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from figures.privacy import shown_count
+from figures.tables import sex_word
+
+CITATIONS = (
+    "Roibu et al. 2023, IEEE Swiss Conference on Data Science (SDS), doi 10.1109/SDS57534.2023.00010",
+    "Peng et al. 2021, Medical Image Analysis 68:101871",
+    "Smith et al. 2019, NeuroImage 200:528-539, doi 10.1016/j.neuroimage.2019.06.017",
+    "Butler et al. 2021, Human Brain Mapping 42:4092, doi 10.1002/hbm.25533",
+)
+
+
+def methods_paragraph(description: dict[str, Any]) -> str:
+    """The study's methods as a paragraph for a paper, followed by the citations.
+
+    Parameters
+    ----------
+    description : dict
+        Any of: `simulated` (bool), `contrasts` (list), `counts` ({sex: {split: n}}), `age_range_years`
+        ([low, high]), `families_kept_together` (bool), `preprocessing` (phrase), `network`, `n_parameters`,
+        `n_networks`, `dropout` (phrase), `loss`, `optimiser`, `learning_rate`, `scheduler` (phrase),
+        `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `seed`, `intervals`
+        (phrase), `combination`, `combination_fitted_on`, `correction`, `correction_fitted_on`, `confounds` (list)
+        or `n_confounds`, `nidp_transform` (phrase), `n_nidps`, `family` (phrase), `n_tests`, `alpha`,
+        `software` ({name: version}), `split`. Missing ones leave their sentence out.
+    """
+    parts = (
+        _subjects(description),
+        _network(description),
+        _training(description),
+        _deltas(description),
+        _associations(description),
+        _software(description),
+    )
+    text = " ".join(sentence for part in parts for sentence in part)
+    return text + "\n\nReferences\n" + "\n".join(f"- {citation}" for citation in CITATIONS)
+
+
+def _subjects(facts: dict[str, Any]) -> list[str]:
+    sentences = []
+    contrasts = [str(name) for name in facts.get("contrasts") or []]
+    if contrasts:
+        sentences.append(
+            f"Age was predicted from {_counted(len(contrasts), 'MRI contrast')} ({_listed(contrasts)})."
+        )
+    counts = facts.get("counts") or {}
+    groups = [
+        f"{sex_word(sex)}: "
+        + " / ".join(f"{shown_count(n)} {split}" for split, n in splits.items())
+        for sex, splits in counts.items()
+        if splits
+    ]
+    if groups:
+        kind = "Simulated subjects" if facts.get("simulated") else "Subjects"
+        sentences.append(f"{kind} were split into disjoint sets ({'; '.join(groups)}).")
+    elif facts.get("simulated"):
+        sentences.append("The subjects are simulated.")
+    ages = facts.get("age_range_years")
+    if ages and len(ages) == 2 and None not in ages:
+        sentences.append(f"Ages ranged from {float(ages[0]):.0f} to {float(ages[1]):.0f} years.")
+    if facts.get("families_kept_together"):
+        sentences.append("Related subjects were kept in the same set.")
+    if facts.get("preprocessing"):
+        sentences.append(_sentence(f"Preprocessing: {facts['preprocessing']}"))
+    return sentences
+
+
+def _network(facts: dict[str, Any]) -> list[str]:
+    sentences = []
+    n_networks = int(facts.get("n_networks") or 0)
+    network = facts.get("network")
+    if network or n_networks:
+        size = f" ({int(facts['n_parameters']):,} parameters)" if facts.get("n_parameters") else ""
+        name = f" of type {network}{size}" if network else ""
+        if n_networks == 1:
+            sentences.append(
+                f"One 3D convolutional network{name} was trained for each contrast and sex."
+            )
+        elif n_networks > 1:
+            sentences.append(
+                f"For each contrast and sex, {n_networks} identical 3D convolutional networks{name} that differ "
+                "by seed alone were trained, and their predictions were averaged (Roibu 2023; Peng 2021)."
+            )
+        else:
+            sentences.append(
+                f"3D convolutional networks{name} were trained for each contrast and sex."
+            )
+    if facts.get("dropout"):
+        sentences.append(_sentence(f"Dropout: {facts['dropout']}"))
+    return sentences
+
+
+def _training(facts: dict[str, Any]) -> list[str]:
+    phrases = []
+    for key, words in (
+        ("loss", "the loss was {}"),
+        ("optimiser", "the optimiser {}"),
+        ("learning_rate", "the initial learning rate {:g}"),
+        ("batch_size", "the batch size {}"),
+        ("scheduler", "the learning-rate schedule {}"),
+    ):
+        if facts.get(key) is not None:
+            phrases.append(words.format(facts[key]))
+    sentences = [_sentence("In training, " + _listed(phrases))] if phrases else []
+    if facts.get("n_epochs"):
+        stop = facts.get("patience_epochs")
+        early = (
+            f", stopping early after {stop} epochs without a lower validation loss" if stop else ""
+        )
+        sentences.append(f"Networks were trained for up to {facts['n_epochs']} epochs{early}.")
+    augmentation = facts.get("augmentation")
+    if augmentation:
+        words = augmentation if isinstance(augmentation, str) else _listed(list(augmentation))
+        sentences.append(_sentence(f"Training volumes were augmented ({words})"))
+    if facts.get("seed") is not None:
+        sentences.append(f"The study's seed was {facts['seed']}.")
+    return sentences
+
+
+def _deltas(facts: dict[str, Any]) -> list[str]:
+    sentences = []
+    if facts.get("combination"):
+        fitted = facts.get("combination_fitted_on") or "validation"
+        sentences.append(
+            f"Predictions of the contrasts were combined ({facts['combination']}; fitted on {fitted} subjects)."
+        )
+    split = facts.get("split") or "test"
+    intervals = f" with {facts['intervals']}" if facts.get("intervals") else ""
+    sentences.append(
+        f"Accuracy is reported for uncorrected predictions on {split} subjects{intervals}, beside a null model "
+        "that predicts the mean age of the training subjects; accuracy after bias correction is not reported, "
+        "because it flatters a poor model (Butler 2021)."
+    )
+    sentences.append("Brain-age delta is predicted age minus age.")
+    correction = facts.get("correction")
+    if correction and str(correction).lower() not in ("none", "false"):
+        fitted = facts.get("correction_fitted_on") or "validation"
+        sentences.append(
+            f"Deltas were corrected for their dependence on age ({correction}), separately for each contrast and sex, "
+            f"with coefficients fitted on {fitted} subjects and applied unchanged (Smith 2019)."
+        )
+    return sentences
+
+
+def _associations(facts: dict[str, Any]) -> list[str]:
+    if not facts.get("n_nidps"):
+        return []
+    sentences = []
+    confounds = [str(name) for name in facts.get("confounds") or []]
+    n_confounds = int(facts.get("n_confounds") or len(confounds))
+    given = ""
+    if n_confounds:
+        names = f" ({_listed(confounds)})" if 0 < len(confounds) <= 15 else ""
+        given = f" given {_counted(n_confounds, 'confound')}{names}"
+    n_nidps = int(facts["n_nidps"])
+    sentences.append(
+        f"Each delta was associated with {_counted(n_nidps, 'non-imaging phenotype')} by partial correlation{given}, "
+        "over the subjects who have both, with degrees of freedom counted for each pair."
+    )
+    if facts.get("nidp_transform"):
+        sentences.append(
+            _sentence(f"Before that, phenotypes were transformed: {facts['nidp_transform']}")
+        )
+    alpha = float(facts.get("alpha") or 0.05)
+    family = f" over one declared family of tests: {facts['family']}" if facts.get("family") else ""
+    tests = f" ({int(facts['n_tests']):,} tests)" if facts.get("n_tests") else ""
+    sentences.append(
+        f"P values are two-sided; multiplicity was controlled at {alpha:g} by Bonferroni (family-wise error) and "
+        f"Benjamini-Hochberg (false discovery rate){family}{tests}."
+    )
+    return sentences
+
+
+def _software(facts: dict[str, Any]) -> list[str]:
+    software = facts.get("software") or {}
+    if not software:
+        return []
+    return [f"Software: {_listed([f'{name} {version}' for name, version in software.items()])}."]
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{'one' if n == 1 else format(n, ',')} {noun}{'' if n == 1 else 's'}"
+
+
+def _listed(items: list[str]) -> str:
+    """Words with commas and a final "and"; many are cut with their number."""
+    if len(items) > 15:
+        return ", ".join(items[:12]) + f" and {len(items) - 12} others"
+    if len(items) < 2:
+        return "".join(items)
+    return ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else text + "."

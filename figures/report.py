@@ -1,0 +1,295 @@
+"""One self-contained page: opens from disk, asks nothing of the network, the same bytes for the same study."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from figures.association_table import AssociationView, association_view
+from figures.curves import curves, shows_dots
+from figures.methods import methods_paragraph
+from figures.packing import pack_associations, pack_json
+from figures.privacy import MINIMUM_COUNT, known_ids, shown_count, without_ids
+from figures.report_cards import headline_cards
+from figures.report_pictures import inlined_pictures
+from figures.report_tables import (
+    ACCURACY_HEADS,
+    accuracy_rows,
+    association_part,
+    history_rows,
+)
+from figures.tables import (
+    StudyTables,
+    contrast_word,
+    file_word,
+    headline_split,
+    is_present,
+    of_split,
+    person_table,
+    sex_word,
+)
+from utils.common.files import write_text
+
+TEMPLATES = Path(__file__).parent / "template"
+SCRIPTS = ("base.js", "plot.js", "persons.js", "associations.js", "linked.js", "report.js")
+INDIVIDUAL_STAMP = "contains individual-level points"
+
+
+def write_report(tables: StudyTables, path: str | Path, individual_level: bool) -> Path:
+    """Write the page, complete in one file; any part of `tables` may be missing.
+
+    Parameters
+    ----------
+    tables : StudyTables
+    path : path
+        Usually `summary/report.html`.
+    individual_level : bool
+        True draws one dot a person, without id and sorted by age, and stamps the page. False keeps every
+        group of fewer than ten subjects out of it.
+    """
+    path = Path(path)
+    write_text(report_page(tables, individual_level), path)
+    return path
+
+
+def report_page(tables: StudyTables, individual_level: bool) -> str:
+    """The page as text."""
+    tables = _scrubbed(tables)
+    split = headline_split(tables)
+    view = association_view(tables)
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    metrics = of_split(tables.metrics, split)
+    content: dict[str, Any] = {
+        "policy": _policy(css, script),
+        "css": Markup(css),
+        "script": Markup(script),
+        "experiment": tables.experiment,
+        "file_word": file_word(tables.experiment),
+        "split": split,
+        "minimum": MINIMUM_COUNT,
+        "lead": _lead(tables),
+        "stamps": _stamps(tables, individual_level),
+        "cards": headline_cards(tables, view, split, individual_level),
+        "flags": _flags(tables, split, individual_level),
+        "pictures": inlined_pictures(tables, view, split, individual_level),
+        "accuracy": []
+        if metrics is None or not is_present(metrics)
+        else accuracy_rows(metrics, individual_level),
+        "accuracy_heads": ACCURACY_HEADS,
+        "correction_words": _correction_words(tables),
+        "has_persons": len(person_table(tables, split)) > 0,
+        "person_words": _person_words(tables, split, individual_level),
+        "history_rows": history_rows(tables.history),
+        "associations": None if view is None else association_part(view),
+        "methods": methods_paragraph(_method_facts(tables, view, split)),
+        "provenance": _provenance(tables, individual_level),
+        "privacy_words": _privacy_words(individual_level),
+        "packed_curves": pack_json(curves(tables, split, individual_level)),
+        "packed_associations": None if view is None else pack_associations(view),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(content)
+
+
+def _scrubbed(tables: StudyTables) -> StudyTables:
+    """The study without subject ids in its free texts."""
+    ids = known_ids((tables.predictions, tables.deltas))
+    return replace(
+        tables,
+        description=without_ids(tables.description, ids),
+        association_summary=without_ids(tables.association_summary, ids),
+        bias_correction=without_ids(tables.bias_correction, ids),
+        provenance=without_ids(tables.provenance, ids),
+        flags=tuple(without_ids(list(tables.flags), ids)),
+    )
+
+
+def _policy(css: str, script: str) -> str:
+    """A content security policy: no network at all, and only this page's own style and script."""
+
+    def fingerprint(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {fingerprint(css)}; script-src {fingerprint(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _lead(tables: StudyTables) -> str:
+    facts = tables.description
+    contrasts = facts.get("contrasts") or []
+    n_networks = facts.get("n_networks")
+    ensemble = (
+        f"ensembles of {n_networks} networks" if n_networks and int(n_networks) > 1 else "networks"
+    )
+    what = (
+        f"{len(contrasts)} MRI contrast{'s' if len(contrasts) != 1 else ''}" if contrasts else "MRI"
+    )
+    return (
+        f"Age predicted from {what} by {ensemble} for each contrast and sex; delta is predicted age minus age"
+        + (
+            ", tested for association with non-imaging phenotypes (nIDPs)."
+            if is_present(tables.associations)
+            else "."
+        )
+    )
+
+
+def _stamps(tables: StudyTables, individual_level: bool) -> list[tuple[str, bool]]:
+    stamps = []
+    if tables.description.get("simulated"):
+        stamps.append(("simulated cohort, not data about people", False))
+    if individual_level:
+        stamps.append((INDIVIDUAL_STAMP, True))
+    else:
+        stamps.append(
+            (
+                f"summaries only: no ids, no points for persons, counts under {MINIMUM_COUNT} hidden",
+                False,
+            )
+        )
+    return stamps
+
+
+def _privacy_words(individual_level: bool) -> str:
+    if individual_level:
+        return "It contains individual-level points (without ids, sorted by age): keep it where such data may be kept."
+    return f"It contains no subject id and no point for a person; counts under {MINIMUM_COUNT} are hidden."
+
+
+def _flags(tables: StudyTables, split: str, individual_level: bool) -> list[str]:
+    """The study's own sentences, and those that the tables themselves give."""
+    flags = [str(flag) for flag in tables.flags]
+    predictions = of_split(tables.predictions, split)
+    if predictions is not None and "status" in predictions.columns:
+        failed = int((predictions["status"].astype(str) == "failed").sum())
+        if failed:
+            shown = (
+                "fewer than ten"
+                if failed < MINIMUM_COUNT and not individual_level
+                else f"{failed:,}"
+            )
+            flags.append(
+                f"Predictions failed for {shown} volumes of the {split} split; predictions_{split}.csv says why."
+            )
+    missing = _missing_cells(tables, split)
+    if missing:
+        flags.append(f"Cells without results: {', '.join(missing)}.")
+    persons = person_table(tables, split)
+    if len(persons) and not persons["corrected_delta_years"].notna().any():
+        flags.append(
+            "There are no corrected deltas: the age-bias correction was not fitted or was refused."
+        )
+    return flags
+
+
+def _missing_cells(tables: StudyTables, split: str) -> list[str]:
+    """Cells that the description names and the metrics lack."""
+    metrics = of_split(tables.metrics, split)
+    contrasts = [str(name) for name in tables.description.get("contrasts") or []]
+    sexes = list((tables.description.get("counts") or {}).keys())
+    if metrics is None or not is_present(metrics) or not contrasts:
+        return []
+    found = set(zip(metrics["contrast"].astype(str), metrics["sex"].astype(str)))
+    return [
+        f"{contrast_word(contrast)} of {sex_word(sex)}"
+        for contrast in contrasts
+        for sex in sexes
+        if (contrast, sex) not in found
+    ]
+
+
+def _correction_words(tables: StudyTables) -> str:
+    correction = tables.bias_correction or {}
+    refused = correction.get("refused") or correction.get("reason")
+    if refused:
+        return f"The age-bias correction was refused: {refused}"
+    if not correction:
+        return ""
+    method = correction.get("method") or tables.description.get("correction")
+    fitted = correction.get("fitted_on") or tables.description.get("correction_fitted_on")
+    return (
+        "Deltas are bias-corrected"
+        + (f" ({method})" if method else "")
+        + (f" with coefficients fitted on {fitted} subjects" if fitted else "")
+        + ". Accuracy after such a correction flatters a poor model and is not shown."
+    )
+
+
+def _person_words(tables: StudyTables, split: str, individual_level: bool) -> str:
+    if shows_dots(tables, split, individual_level):
+        return (
+            f"One dot a subject of the {split} split, in the order of age; uncorrected predictions."
+        )
+    return (
+        f"Numbers of subjects of the {split} split in squares; squares with fewer than {MINIMUM_COUNT} are left out. "
+        "Predictions are uncorrected."
+    )
+
+
+def _method_facts(tables: StudyTables, view: AssociationView | None, split: str) -> dict[str, Any]:
+    """The description, with the family and the number of tests from the associations themselves."""
+    facts = {"split": split, **tables.description}
+    if view is None:
+        facts.pop("n_nidps", None)
+        return facts
+    facts.setdefault("n_nidps", view.n_nidps)
+    facts.setdefault("alpha", view.alpha)
+    if len(view.families) == 1:
+        facts.setdefault("family", view.families[0].name)
+        facts.setdefault("n_tests", view.families[0].n_tests)
+    return facts
+
+
+def _provenance(tables: StudyTables, individual_level: bool) -> list[tuple[str, str]]:
+    description = dict(tables.description)
+    if description.get("counts") and not individual_level:
+        description["counts"] = {
+            sex: {split: shown_count(n) for split, n in splits.items()}
+            for sex, splits in description["counts"].items()
+        }
+    parts: list[tuple[str, Any]] = [
+        (str(key).replace("_", " ").capitalize(), value)
+        for key, value in (tables.provenance or {}).items()
+    ]
+    for title, value in (
+        ("Description", description),
+        ("Bias correction", tables.bias_correction),
+        ("Summary of the associations", tables.association_summary),
+    ):
+        if value:
+            parts.append((title, value))
+    return [(title, value if isinstance(value, str) else _as_json(value)) for title, value in parts]
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = ["INDIVIDUAL_STAMP", "report_page", "write_report"]

@@ -1,0 +1,217 @@
+"""The whole analysis: planted effects found, invariances, families, reasons, and messages when nothing matches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils.association.analysis import AssociationRules, associate
+from utils.association.phenotypes import PhenotypeRules
+from utils.association.results import COLUMNS, ukb_field
+from utils.common.errors import UserError
+
+N = 400
+SMALL = AssociationRules(phenotypes=PhenotypeRules(headline_n=150))
+
+
+def tables(seed=0):
+    rng = np.random.default_rng(seed)
+    ids = [f"{1000000 + k}" for k in range(N)]
+    age, sex = rng.uniform(45, 82, N), np.where(np.arange(N) % 2 == 0, "female", "male")
+    true = rng.normal(size=N)
+    rows = []
+    for contrast in ("T1", "T2"):
+        predicted = 63 + 0.7 * (age - 63) + 2 * true + rng.normal(size=N)
+        rows.append(
+            pd.DataFrame(
+                {"subject_id": ids, "sex": sex, "contrast": contrast, "age_years": age, "predicted_years": predicted,
+                 "delta_years": predicted - age}
+            )
+        )  # fmt: skip
+    nidps = pd.DataFrame(
+        {
+            "subject_id": ids,
+            "f.31.2.0": np.exp(0.8 * true + rng.normal(size=N)) + age,
+            "noise": rng.normal(size=N),
+            "disease": (true + rng.normal(size=N) > 1).astype(int),
+            "empty": np.nan,
+            "age_again": age * 365.25,
+            "diet": rng.choice(["meat", "fish", "none"], N),
+        }
+    )
+    nidps.loc[rng.random(N) < 0.1, "noise"] = np.nan
+    confounds = pd.DataFrame(
+        {"subject_id": ids, "head_size": rng.normal(size=N), "site": rng.choice(list("ab"), N)}
+    )
+    dictionary = pd.DataFrame({"nidp": ["f.31.2.0", "noise"], "category": ["Blood", "Noise"]})
+    return pd.concat(rows, ignore_index=True), nidps, dictionary, confounds
+
+
+STATISTICS = ["n", "df", "r", "t", "nlog10p", "nlog10p_bonf", "nlog10q_bh"]
+
+
+def assert_same(first, second, atol=0.0, columns=STATISTICS):
+    for column in columns:
+        np.testing.assert_allclose(first[column], second[column], rtol=0, atol=atol, err_msg=column)
+
+
+def test_a_planted_effect_is_found_and_every_row_has_a_p_or_a_reason():
+    result = associate(*tables(), SMALL)
+    table = result.table
+    assert list(table.columns) == list(COLUMNS)
+    hits = table[(table["nlog10p_bonf"] > 1.3)]
+    assert set(hits["column"]) == {"f.31.2.0", "disease"}
+    assert ((table["reason"] == "") == table["nlog10p"].notna()).all()
+    by_nidp = table.drop_duplicates("nidp").set_index("nidp")["reason"]
+    assert by_nidp["empty"] == "all_missing"
+    assert by_nidp["age_again"] == "collinear_with_confounds"
+    assert by_nidp["diet"] == "tested_as_indicators"
+    assert len(table) == 2 * 2 * 9  # sexes x contrasts x (6 columns + 3 levels)
+    first = table.iloc[0]
+    assert (first["field"], first["instance"], first["category"]) == ("31", "2", "Blood")
+    assert first["n"] == 200 and first["rank_conf"] == 5 and first["df"] == 194
+    assert first["ci_lo"] < first["r"] < first["ci_hi"]
+
+
+def test_summary_counts_add_up():
+    result = associate(*tables(), SMALL)
+    s = result.summary
+    assert s["n_tested"] + s["n_untested"] == s["n_rows"] == len(result.table)
+    assert s["n_untested"] == sum(s["untested_by_reason"].values())
+    assert s["families"][0]["n_tests"] == s["n_tested"]
+    assert (
+        s["families"][0]["family_id"]
+        == f"all contrasts x all tested nIDPs x sexes (N = {s['n_tested']})"
+    )
+    assert s["families"][0]["bonferroni_threshold_nlog10p"] == pytest.approx(
+        np.log10(s["n_tested"] / 0.05)
+    )
+    assert s["unique_nidps"]["bonferroni"] == {"union": 2, "female": 2, "male": 2}
+    assert s["subjects"]["analysed"] == N
+    assert s["n_bonferroni"] == (result.table["nlog10p_bonf"] >= -np.log10(0.05)).sum()
+    assert len(result.fates) == 2 * 9
+
+
+def test_a_linear_bias_correction_changes_nothing():
+    deltas, nidps, dictionary, confounds = tables()
+    raw = associate(deltas, nidps, dictionary, confounds, SMALL).table
+    p, a = deltas["predicted_years"], deltas["age_years"]
+    for corrected in (p - 19 - 0.7 * a, (p - 19) / 0.7 - a, p):
+        other = associate(
+            deltas.assign(corrected_delta_years=corrected), nidps, dictionary, confounds, SMALL
+        ).table
+        assert_same(raw, other, atol=1e-12, columns=["r", "z", "beta_per_sd"])
+        assert_same(raw, other, atol=1e-11)
+
+
+def test_the_order_of_subjects_does_not_matter():
+    deltas, nidps, dictionary, confounds = tables()
+    expected = associate(deltas, nidps, dictionary, confounds, SMALL).table
+    shuffled = associate(
+        deltas.groupby("contrast", sort=False).sample(frac=1, random_state=1),
+        nidps.sample(frac=1, random_state=2), dictionary, confounds.sample(frac=1, random_state=3), SMALL,
+    ).table  # fmt: skip
+    pd.testing.assert_frame_equal(shuffled, expected, check_exact=True)
+
+
+def test_strictly_increasing_changes_of_a_continuous_nidp_do_not_matter():
+    deltas, nidps, dictionary, confounds = tables()
+    rules = AssociationRules(phenotypes=PhenotypeRules(outlier_sd=1e9))
+    expected = associate(deltas, nidps, dictionary, confounds, rules).table
+    changed = nidps.assign(**{"f.31.2.0": np.log(nidps["f.31.2.0"])})
+    assert_same(
+        associate(deltas, changed, dictionary, confounds, rules).table, expected, atol=1e-12
+    )
+
+
+def test_a_family_per_contrast_is_smaller_and_labelled():
+    rules = AssociationRules(phenotypes=SMALL.phenotypes, family="per_contrast")
+    result = associate(*tables(), rules)
+    assert len(result.summary["families"]) == 4
+    assert result.table["family_id"].nunique() == 4
+    assert result.table["family_id"].iloc[0] == "per contrast: T1, female (N = 6)"
+    np.testing.assert_allclose(
+        result.table["nlog10p_bonf"].max(), result.table["nlog10p"].max() - np.log10(6)
+    )
+
+
+def test_pooled_sexes_adjust_for_sex_and_can_find_it_in_the_confounds():
+    deltas, nidps, dictionary, confounds = tables()
+    rules = AssociationRules(sexes="pooled", phenotypes=SMALL.phenotypes)
+    pooled = associate(deltas, nidps, dictionary, confounds, rules)
+    assert set(pooled.table["sex"]) == {"both"}
+    assert "sex_x_age_squared" in pooled.summary["analyses"][0]["confounds"]
+    sexes = deltas.drop_duplicates("subject_id")["sex"].map({"female": 0, "male": 1}).to_numpy()
+    without = associate(
+        deltas.assign(sex="both"), nidps, dictionary, confounds.assign(sex=sexes), SMALL
+    )
+    assert_same(pooled.table, without.table, atol=1e-12)
+    unknown = associate(deltas.drop(columns="sex"), nidps, dictionary, confounds, SMALL)
+    assert "sex unknown for 400 of 400" in unknown.summary["analyses"][0]["notes"][0]
+
+
+def test_a_contrast_that_some_subjects_lack_and_one_of_a_single_sex():
+    deltas, nidps, dictionary, confounds = tables()
+    lacking = (deltas["contrast"] == "T2") & (
+        (deltas["sex"] == "male") | (deltas["subject_id"] < "1000100")
+    )
+    result = associate(deltas[~lacking], nidps, dictionary, confounds, SMALL)
+    n = result.table[result.table["nidp"] == "disease"].set_index(["sex", "contrast"])["n"]
+    assert n.to_dict() == {("female", "T1"): 200, ("female", "T2"): 150, ("male", "T1"): 200}
+
+
+def test_subjects_without_confounds_are_left_out_and_counted():
+    deltas, nidps, dictionary, confounds = tables()
+    counts = associate(deltas, nidps.iloc[:350], dictionary, confounds.iloc[50:], SMALL).summary[
+        "subjects"
+    ]
+    assert counts["with_delta_without_nidps"] == 50
+    assert counts["left_out_without_confounds"] == 50
+    assert counts["analysed"] == 300
+
+
+def test_nothing_in_common_names_counts_and_forms_but_no_id():
+    deltas, nidps, dictionary, _ = tables()
+    other = nidps.assign(subject_id=[f"sub-{k}" for k in range(5000, 5000 + N)])
+    with pytest.raises(
+        UserError,
+        match=r"deltas: 400 subjects \(7 digits\); nIDPs: 400 subjects \('sub-' and 4 digits",
+    ):
+        associate(deltas, other, dictionary)
+    zeros = nidps.assign(subject_id="0" + nidps["subject_id"])
+    with pytest.raises(UserError, match="they match without leading zeros") as error:
+        associate(deltas, zeros, dictionary)
+    assert "1000000" not in str(error.value)
+    with pytest.raises(UserError, match="none of them is in the table of confounds"):
+        associate(deltas, nidps, None, pd.DataFrame({"subject_id": ["x1"], "head": [1.0]}))
+
+
+def test_nothing_testable_says_why():
+    deltas, nidps, dictionary, confounds = tables()
+    with pytest.raises(
+        UserError, match=r"none of 6 nIDPs could be tested in 60 analysed.*too_few_subjects"
+    ):
+        associate(deltas, nidps.iloc[:60], dictionary, confounds)
+    with pytest.raises(UserError, match="no column besides the subject"):
+        associate(deltas, nidps[["subject_id"]], None)
+    with pytest.raises(UserError, match="nIDPs has 1 rows whose subject already has a row"):
+        associate(deltas, pd.concat([nidps, nidps.iloc[:1]]), None)
+    with pytest.raises(
+        UserError, match=r"the table of nIDPs has no subject column\. Columns found: who"
+    ):
+        associate(deltas, nidps.rename(columns={"subject_id": "who"}), None)
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(ValueError, match="family is one of all, per_contrast, not 'each'"):
+        AssociationRules(family="each")
+    with pytest.raises(ValueError, match="sexes is one of separate, pooled, not 'any'"):
+        AssociationRules(sexes="any")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [("f.31.0.0", ("31", "0")), ("31-2.0", ("31", "2")), ("x31_0_0", ("31", "0")), ("p31_i0", ("31", "0")),
+     ("p31_i2_a4", ("31", "2")), ("p31", ("31", "")), ("grip_strength", ("", "")), ("nidp_0001", ("", ""))],
+)  # fmt: skip
+def test_field_and_instance_of_a_column_name(column, expected):
+    assert ukb_field(column) == expected

@@ -1,0 +1,1 @@
+"""Associations of deltas with non-imaging phenotypes (nIDPs): preparation, exact partial correlation, multiplicity."""

@@ -1,0 +1,1 @@
+"""From networks to numbers: predictions, accuracy, the combination of contrasts, and deltas."""

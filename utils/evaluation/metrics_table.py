@@ -1,0 +1,85 @@
+"""summary/metrics.csv: the accuracy of every network, ensemble and combination in one long table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.evaluation.cell_metrics import ages_described
+from utils.evaluation.metrics import accuracy, correlation
+
+COLUMNS = (
+    "contrast", "sex", "split", "predictor", "n", "n_failed", "age_mean_years", "age_sd_years",
+    "age_min_years", "age_max_years", "null_mae_years", "mae_years", "mae_low_years",
+    "mae_high_years", "rmse_years", "r", "r_low", "r_high", "r2", "r_delta_age",
+    "r_corrected_delta_age",
+)  # fmt: skip
+
+
+def rows_of_cell(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each network of a metrics_<split>.json and one for their ensemble."""
+    shared = {key: metrics[key] for key in COLUMNS if key in metrics}
+    rows = [
+        {**shared, "predictor": f"network_{entry['network']}", **_flat(entry)}
+        for entry in metrics["networks"]
+    ]
+    return [*rows, {**shared, "predictor": "ensemble", **_flat(metrics["ensemble"])}]
+
+
+def row_of_predictor(
+    where: dict[str, Any],
+    predicted_years: np.ndarray,
+    ages_years: np.ndarray,
+    null_years: np.ndarray,
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> dict[str, Any]:
+    """One row for a predictor given subject by subject.
+
+    `where` holds contrast, sex, split and predictor; `null_years` is what the mean-age model says of
+    each subject (it differs between sexes).
+    """
+    usable = np.isfinite(predicted_years) & np.isfinite(ages_years)
+    ages = ages_years[usable]
+    null = float(np.abs(null_years[usable] - ages).mean()) if usable.any() else None
+    return {
+        **where,
+        **ages_described(ages),
+        "n_failed": int((~usable & np.isfinite(ages_years)).sum()),
+        "null_mae_years": null,
+        **_flat(accuracy(predicted_years[usable], ages, rng, n_resamples)),
+    }
+
+
+def metrics_table(rows: list[dict[str, Any]], deltas: pd.DataFrame) -> pd.DataFrame:
+    """The rows in order, with what is left of the age in raw and corrected deltas beside them."""
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    for column, delta in (
+        ("r_delta_age", "delta_years"),
+        ("r_corrected_delta_age", "corrected_delta_years"),
+    ):
+        found = {
+            key: correlation(part[delta].to_numpy(float), part["age_years"].to_numpy(float))[
+                "value"
+            ]
+            for key, part in deltas.groupby(["contrast", "sex", "split"])
+        }
+        keys = zip(table["contrast"], table["sex"], table["split"])
+        table[column] = pd.to_numeric(pd.Series([found.get(key) for key in keys], dtype=object))
+        table.loc[table["predictor"].str.startswith("network_"), column] = np.nan
+    return table
+
+
+def _flat(measures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "mae_years": measures["mae_years"]["value"],
+        "mae_low_years": measures["mae_years"]["low"],
+        "mae_high_years": measures["mae_years"]["high"],
+        "rmse_years": measures["rmse_years"]["value"],
+        "r": measures["r"]["value"],
+        "r_low": measures["r"]["low"],
+        "r_high": measures["r"]["high"],
+        "r2": measures["r2"]["value"],
+    }

@@ -1,0 +1,192 @@
+"""The study in facts: what the report's methods paragraph, flags and provenance are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from figures.tables import StudyTables
+from utils.common.files import read_json, read_table
+from utils.common.provenance import text_hash, versions
+from utils.experiment.experiment import Experiment
+from utils.experiment.results import (
+    PERSON_SPLITS,
+    read_deltas,
+    read_history,
+    read_metrics,
+    read_predictions,
+)
+from utils.settings.reader import resolved_ini
+from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS
+
+
+def study_tables(experiment: Experiment) -> StudyTables:
+    """Everything the figures and the report show; parts that were not made are None."""
+    paths, settings = experiment.paths, experiment.settings
+    metrics = read_table(paths.metrics_table) if paths.metrics_table.is_file() else None
+    associations = pd.read_parquet(paths.associations) if paths.associations.is_file() else None
+    summary = read_json(paths.associations_record) if associations is not None else None
+    if summary is not None:
+        summary = {
+            **summary,
+            "family": family_phrase(experiment),
+            "alpha": settings.association.alpha,
+        }
+    dictionary = settings.association.dictionary
+    return StudyTables(
+        experiment=settings.name,
+        description=description(experiment, summary),
+        metrics=metrics,
+        predictions=_predictions(experiment),
+        deltas=read_deltas(experiment),
+        history=read_history(experiment),
+        associations=associations,
+        association_summary=summary,
+        dictionary=read_table(settings.path(dictionary)) if dictionary else None,
+        bias_correction=read_json(paths.bias_correction)
+        if paths.bias_correction.is_file()
+        else None,
+        provenance=provenance(experiment),
+        flags=tuple(flags(experiment)),
+    )
+
+
+def family_phrase(experiment: Experiment) -> str:
+    """The declared family of tests in words."""
+    if experiment.settings.association.family == "per_contrast":
+        return "each contrast and sex by itself"
+    return "all contrasts, nIDPs and sexes together"
+
+
+def provenance(experiment: Experiment) -> dict[str, Any]:
+    """Versions, settings and hashes; neither times nor ids."""
+    pair = [resolved_ini(experiment.settings, s) for s in (TRAINING_SECTIONS, EVALUATION_SECTIONS)]
+    return {
+        "versions": versions(),
+        "settings_sha256": text_hash("".join(pair)),
+        "split_sha256": experiment.split_hash,
+        "settings.ini": pair[0],
+        "settings_eval.ini": pair[1],
+    }
+
+
+def flags(experiment: Experiment) -> list[str]:
+    """What a reader should not overlook: collapsed networks, failed subjects, missing cells."""
+    found = []
+    for cell in experiment.grid:
+        metrics = [read_metrics(experiment, cell, split) for split in PERSON_SPLITS]
+        if not any(metrics):
+            found.append(f"{cell.name} was not tested.")
+        for entry in filter(None, metrics):
+            if entry["n_failed"]:
+                found.append(
+                    f"{cell.name} {entry['split']}: {_count(entry['n_failed'])} subject(s) without a "
+                    "usable volume."
+                )
+        last = next((entry for entry in reversed(metrics) if entry), None)
+        for network in last["networks"] if last else []:
+            if network["collapsed"]:
+                averaged = "averaged in because all did" if network["averaged"] else "not averaged"
+                found.append(f"{cell.name} network {network['network']} collapsed; {averaged}.")
+    return found
+
+
+def description(experiment: Experiment, summary: dict[str, Any] | None) -> dict[str, Any]:
+    """Facts for the methods paragraph (keys as in `figures.methods`)."""
+    settings = experiment.settings
+    data, training, network = settings.data, settings.training, settings.network
+    facts: dict[str, Any] = {
+        "simulated": experiment.simulated,
+        "contrasts": [contrast.name for contrast in experiment.contrasts],
+        "counts": _counts(experiment),
+        "families_kept_together": bool((experiment.subjects["family"] != "").any()),
+        "preprocessing": "volumes were cropped, divided by the mean of the crop where the contrast "
+        "asks for it, and by the contrast's scale factor"
+        + ("" if data.conform == "strict" else f", after a conforming step ({data.conform})"),
+        "network": network.network,
+        "n_networks": training.ensemble_size,
+        "loss": {
+            "mse": "mean squared error",
+            "mae": "mean absolute error",
+            "kl": "Kullback-Leibler divergence of soft labels",
+        }[training.loss_function],
+        "optimiser": {"adam": "Adam", "adamW": "AdamW"}[training.optimiser],
+        "learning_rate": training.learning_rate,
+        "scheduler": _schedule_phrase(training),
+        "batch_size": training.training_batch_size,
+        "n_epochs": experiment.options.epochs or training.number_of_epochs,
+        "patience_epochs": training.early_stopping_patience,
+        "augmentation": _augmentation_phrase(data),
+        "seed": training.seed,
+        "intervals": "95 % bootstrap intervals over subjects",
+        "correction": settings.deltas.bias_correction,
+        "software": versions(),
+    }
+    rates = (network.dropout_rate_1, network.dropout_rate_2, network.dropout_rate_3)
+    if any(rates):
+        facts["dropout"] = ", ".join(f"{rate:g}" for rate in rates) + " before the last layers"
+    if len(experiment.contrasts) > 1:
+        facts["combination"] = {"ridge": "ridge stacking", "mean": "mean"}[
+            settings.deltas.combination
+        ]
+    if summary is not None:
+        facts |= {
+            "n_nidps": max(analysis["n_nidps_kept"] for analysis in summary["analyses"]),
+            "confounds": summary["analyses"][0]["confounds"],
+            "family": summary["family"],
+            "n_tests": summary["n_tested"],
+            "alpha": summary["alpha"],
+        }
+        if settings.association.inverse_normal:
+            facts["nidp_transform"] = "rank-based inverse normal scores (Blom)"
+    return facts
+
+
+def _predictions(experiment: Experiment) -> pd.DataFrame | None:
+    parts = []
+    for cell in experiment.grid:
+        for split in PERSON_SPLITS:
+            table = read_predictions(experiment, cell, split)
+            if table is not None:
+                where = {"contrast": cell.contrast.name, "sex": cell.sex, "split": split}
+                parts.append(table.assign(**where))
+    return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _counts(experiment: Experiment) -> dict[str, dict[str, int]]:
+    subjects = experiment.subjects
+    counts: dict[str, dict[str, int]] = {}
+    for sex in experiment.settings.sexes:
+        chosen = subjects if sex == "both" else subjects[subjects["sex"] == sex]
+        found = chosen["split"].value_counts()
+        splits = ("train", "validation", "test")
+        counts[sex] = {split: int(found[split]) for split in splits if split in found}
+    return counts
+
+
+def _count(n: int) -> str:
+    return "fewer than 10" if n < 10 else str(n)
+
+
+def _schedule_phrase(training: Any) -> str:
+    if training.learning_rate_cyclical:
+        return "cyclic"
+    if training.learning_rate_validation_scheduler:
+        return (
+            f"lowering by {training.learning_rate_scheduler_gamma:g} after "
+            f"{training.learning_rate_scheduler_patience} epochs without a lower validation loss"
+        )
+    return (
+        f"lowering by {training.learning_rate_scheduler_gamma:g} every "
+        f"{training.learning_rate_scheduler_step_size} epochs"
+    )
+
+
+def _augmentation_phrase(data: Any) -> list[str]:
+    phrases = []
+    if data.shift_transformation and data.shift_voxels:
+        phrases.append(f"shifts of up to {data.shift_voxels} voxels")
+    if data.mirror_transformation:
+        phrases.append("left-right mirroring")
+    return phrases
