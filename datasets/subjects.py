@@ -21,7 +21,8 @@ from utils.common.files import read_table
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ["subject_id", "age_years", "sex", "split", "family", "site", "note"]
-ID_NAMES = ("subject_id", "participant_id", "eid", "f.eid")
+# Names are compared without regard to capitals.
+ID_NAMES = ("subject_id", "participant_id", "eid", "f.eid", "subject", "id", "mrid")
 AGE_NAMES = ("age_years", "age")
 SEXES = {
     "female": "female", "f": "female", "woman": "female", "0": "female", "2": "female",
@@ -59,10 +60,11 @@ def read_subject_table(path: str | Path) -> pd.DataFrame:
         No id column, an id twice or empty, a sex or split that is not understood.
     """
     raw = read_table(path)
+    raw.columns = [column.lower() for column in raw.columns]
     id_name = next((name for name in ID_NAMES if name in raw), None)
     if id_name is None:
         raise UserError(
-            f"{path}: no column of subject ids; name it subject_id. Found: {', '.join(raw)}."
+            f"{path}: no column of subject ids ({', '.join(ID_NAMES)}). Found: {', '.join(raw)}."
         )
     table = pd.DataFrame({"subject_id": [_text(value) for value in raw[id_name]]})
     _refuse_bad_ids(table["subject_id"], path)

@@ -84,17 +84,18 @@ def auto_scale_factor(paths: Iterable[Path], contrast: Contrast, conform: str) -
 
     Volumes that cannot be read are passed over here; they are named where they are used.
     """
-    heights = []
+    heights, reason = [], "there is none"
     for path in paths:
         try:
             crop = scaled(read_crop(path, contrast, conform), contrast, 1.0)
-        except VolumeError:
+        except VolumeError as error:
+            reason = f"e.g. {path} {error}"
             continue
         heights.append(np.percentile(crop, AUTO_SCALE_PERCENTILE))
     factor = float(np.mean(heights)) if heights else 0.0
     if factor <= 0:
         raise VolumeError(
-            "scale_factor = auto: no training volume with intensities above 0 could be read"
+            f"scale_factor = auto: no training volume with intensities above 0 could be read: {reason}"
         )
     return factor
 

@@ -17,18 +17,19 @@ class Recipe:
     cortex_weight: float
     lesion_weight: float
     iron_weight: float
-    dropout_weight: float
+    dropout_weight: float  # signal lost above air-filled bone
+    rim_weight: float  # how much the extent of the brain extraction varies
 
 
 # Intensities are invented but ordered as in the real images: T1 dark fluid and bright white matter, FLAIR dark fluid
 # and bright lesions, T2* (ms, times ten) bright fluid and dark iron.
 RECIPES = {
-    "T1": Recipe(700, 1000, 220, 650, 1.0, 1.0, 0.5, 0.0, 0.0),
-    "FLAIR": Recipe(1000, 800, 180, 1150, 0.8, 0.5, 1.0, 0.0, 0.0),
-    "T2STAR": Recipe(560, 480, 1150, 650, 1.0, 0.6, 0.3, 1.0, 0.5),
-    "ANISOTROPY": Recipe(180, 550, 60, 250, 1.0, 0.5, 1.0, 0.0, 0.0),
-    "DIFFUSIVITY": Recipe(800, 700, 2500, 1200, 1.0, 0.5, 1.0, 0.0, 0.0),
-    "DEFAULT": Recipe(800, 500, 200, 650, 1.0, 0.7, 0.5, 0.3, 0.3),
+    "T1": Recipe(700, 1000, 220, 650, 1.0, 1.0, 0.5, 0.0, 0.0, 1.0),
+    "FLAIR": Recipe(1000, 800, 180, 1150, 0.8, 0.5, 1.0, 0.0, 0.0, 1.0),
+    "T2STAR": Recipe(560, 480, 1150, 650, 1.0, 0.6, 0.3, 1.0, 0.5, 0.5),
+    "ANISOTROPY": Recipe(180, 550, 60, 250, 1.0, 0.5, 1.0, 0.0, 0.0, 1.0),
+    "DIFFUSIVITY": Recipe(800, 700, 2500, 1200, 1.0, 0.5, 1.0, 0.0, 0.0, 1.0),
+    "DEFAULT": Recipe(800, 500, 200, 650, 1.0, 0.7, 0.5, 0.3, 0.3, 1.0),
 }
 
 

@@ -38,7 +38,7 @@ class Brain:
     offsets: Ageing
     lesion_pattern: np.ndarray
     other_cortex_mm: float
-    rim_mm: float
+    rim_deviation_mm: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def build_brain(person: Mapping[str, Any], specification: CohortSpecification, a
         offsets=offsets,
         lesion_pattern=np.exp(0.4 * smooth_field(random.normal(size=shape), atlas)).astype(np.float32),
         other_cortex_mm=s.other_cortex_mean_mm + s.other_cortex_sd_mm * random.normal(),
-        rim_mm=s.rim_mean_mm + s.rim_sd_mm * random.normal(),
+        rim_deviation_mm=s.rim_sd_mm * random.normal(),
     )
 
 
@@ -122,7 +122,8 @@ def render(
     noise *= max(0.3, 1 + specification.motion_noise_fraction * person["motion_z"])
     signal += np.float32(noise) * random.standard_normal(len(signal), dtype=np.float32)
     softness_mm = np.float32(HULL_SOFTNESS_MM * atlas.grid.voxel_mm)
-    inside = 1 / (1 + np.exp(np.clip((hull_mm - brain.rim_mm) / softness_mm, -30, 30)))
+    rim_mm = specification.rim_mean_mm + recipe.rim_weight * brain.rim_deviation_mm
+    inside = 1 / (1 + np.exp(np.clip((hull_mm - rim_mm) / softness_mm, -30, 30)))
     signal *= inside
     signal[inside < 0.1] = 0
     volume = np.zeros(int(np.prod(atlas.grid.shape)), np.int16)

@@ -172,15 +172,13 @@ def _numbers(column: pd.Series, source: str) -> np.ndarray:
 
 
 def _ages(column: pd.Series, source: str, notes: list[str]) -> np.ndarray:
-    """Ages in years; '89+' is read as 89 and counted."""
+    """Ages in years; '89+' is censored, not 89: missing, and counted."""
     if not pd.api.types.is_numeric_dtype(column):
         text = column.astype("string").str.strip()
         open_ended = text.str.endswith("+").fillna(False)
         if open_ended.any():
-            notes.append(
-                f"{int(open_ended.sum())} open-ended ages such as '89+' read as the number"
-            )
-        column = text.str.removesuffix("+").rename(column.name)
+            notes.append(f"{int(open_ended.sum())} censored ages such as '89+' are not used")
+        column = text.mask(open_ended).rename(column.name)
     return _numbers(column, source)
 
 

@@ -29,8 +29,11 @@ _HOST = hashlib.sha256(platform.node().encode("utf-8")).hexdigest()[:8]
 LEFTOVER_PATTERN = re.compile(r"^\..+\.writing-([0-9a-f]{8})-(\d+)$")
 # Whether a process of another machine lives cannot be known here; after a day its file is a leftover.
 FOREIGN_LEFTOVER_S = 86_400.0
-# Written as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
-TEXT_COLUMNS = ("subject_id", "participant_id", "eid", "f.eid", "split", "family", "site")
+# Read as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
+TEXT_COLUMNS = (
+    "subject_id", "participant_id", "eid", "f.eid", "subject", "id", "mrid",
+    "split", "family", "site",
+)  # fmt: skip
 
 
 @contextmanager
@@ -193,7 +196,7 @@ def read_table(path: str | Path, text_columns: tuple[str, ...] = TEXT_COLUMNS) -
         raise UserError(f"{path}: cannot be read as a table ({str(error).strip()}).") from error
     table.columns = [str(column).strip() for column in table.columns]
     for column in table.columns:
-        if column in text_columns:
+        if column.lower() in text_columns:
             table[column] = table[column].astype("string").str.strip().astype(object)
             table.loc[table[column].isna(), column] = None
     return table
@@ -209,7 +212,7 @@ def _read_text_table(path: Path) -> pd.DataFrame:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{path}: column names occur twice: {', '.join(repeated)}.")
-    texts = {name: str for name in names if name in TEXT_COLUMNS}
+    texts = {name: str for name in names if name.lower() in TEXT_COLUMNS}
     return pd.read_csv(
         io.StringIO(text),
         sep=separator,

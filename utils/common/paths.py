@@ -117,6 +117,12 @@ class ExperimentPaths:
 
     @property
     def metrics_table(self) -> Path:
+        """Metrics of all cells, exact; stays inside."""
+        return self.root / "metrics.csv"
+
+    @property
+    def summary_metrics(self) -> Path:
+        """The same without small groups and exact ages."""
         return self.summary / "metrics.csv"
 
     @property

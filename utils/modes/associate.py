@@ -8,10 +8,11 @@ from utils.association.analysis import AssociationRules, associate
 from utils.association.phenotypes import PhenotypeRules
 from utils.association.results import AssociationResult
 from utils.common.errors import UserError
-from utils.common.files import read_table, write_json, write_table
+from utils.common.files import read_table, write_json
 from utils.common.messages import say
 from utils.common.provenance import versions
 from utils.experiment.experiment import Experiment
+from utils.experiment.export import write_summary_table
 
 
 def run(experiment: Experiment) -> None:
@@ -85,20 +86,21 @@ def association_rules(experiment: Experiment, pooled: bool) -> AssociationRules:
 
 def write_results(experiment: Experiment, result: AssociationResult) -> None:
     """Everything, the significant part, what became of each nIDP, and the record."""
-    paths = experiment.paths
-    write_table(result.table, paths.associations)
+    paths, persons = experiment.paths, experiment.individual_level
+    write_summary_table(result.table, paths.associations, persons)
     threshold = experiment.settings.association.alpha
     significant = result.table[result.table["q_bh"] <= threshold]
     order = significant["nlog10p"].sort_values(ascending=False, kind="stable").index
-    write_table(significant.loc[order], paths.associations_significant, decimals=8)
-    write_table(result.fates, paths.phenotype_fates)
+    write_summary_table(significant.loc[order], paths.associations_significant, persons, decimals=8)
+    write_summary_table(result.fates, paths.phenotype_fates, persons)
     write_json({**result.summary, "versions": versions()}, paths.associations_record)
 
 
 def tell(experiment: Experiment, result: AssociationResult) -> None:
     """What was tested, what was found, what was not tested and why."""
     summary = result.summary
-    for note in summary["notes"]:
+    notes = [note for analysis in summary["analyses"] for note in analysis["notes"]]
+    for note in dict.fromkeys([*summary["notes"], *notes]):
         say(f"  {note}")
     say(
         f"associations: {summary['n_tested']:,} tests, {summary['n_untested']:,} rows without one; "

@@ -15,6 +15,7 @@ from utils.evaluation.metrics import paired_mae_difference
 from utils.evaluation.metrics_table import metrics_table, row_of_predictor, rows_of_cell
 from utils.evaluation.sex_deltas import COMBINED, FITTED_ON, SexDeltas, SplitPredictions
 from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.export import export_safe_metrics, write_summary_table
 from utils.experiment.results import PERSON_SPLITS, read_metrics, read_predictions
 
 
@@ -62,7 +63,13 @@ def run(experiment: Experiment) -> None:
         },
         experiment.paths.combination,
     )
-    write_table(metrics_table(rows, pd.concat(long)), experiment.paths.metrics_table)
+    metrics = metrics_table(rows, pd.concat(long))
+    write_table(metrics, experiment.paths.metrics_table)
+    write_summary_table(
+        metrics if experiment.individual_level else export_safe_metrics(metrics),
+        experiment.paths.summary_metrics,
+        experiment.individual_level,
+    )
     tell_refusals(experiment, corrections)
     say(f"deltas written to {', '.join(str(experiment.paths.deltas(name)) for name in deltas)}")
 

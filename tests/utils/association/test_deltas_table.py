@@ -39,7 +39,7 @@ def test_a_refused_correction_falls_back_to_the_raw_delta_of_that_cell_alone():
         ({"f.eid": [1, 2], "f.21003.2.0": [50, 60], "PAD": [3, -2]}, [3, -2]),
         ({"participant_id": ["s1", "s2"], "chronological_age": [50, 60], "brain-PAD": [3, -2]}, [3, -2]),
         ({"ID": ["s1", "s2"], "target_age": [50, 60], "output_age": [53, 58], "loss": [9, 4]}, [3, -2]),
-        ({"subject_id": ["s1", "s2"], "age_years": ["50,5", "89+"], "predicted": [53.5, 87]}, [3, -2]),
+        ({"subject_id": ["s1", "s2"], "age_years": ["50,5", "89"], "predicted": [53.5, 87]}, [3, -2]),
     ],
 )  # fmt: skip
 def test_other_tools_tables(columns, delta):
@@ -47,6 +47,12 @@ def test_other_tools_tables(columns, delta):
     assert out.table["delta_years"].tolist() == delta
     assert out.table["sex"].tolist() == ["both", "both"]
     assert out.table["contrast"].tolist() == ["delta", "delta"]
+
+
+def test_a_censored_age_is_missing_not_a_number():
+    out = recognise(subject_id=["s1", "s2"], age_years=["50", "89+"], predicted=[53, 87])
+    assert out.table["subject_id"].tolist() == ["s1"]
+    assert out.notes[0] == "1 censored ages such as '89+' are not used"
 
 
 def test_predictions_of_failed_subjects_are_left_out_and_counted(tmp_path):
