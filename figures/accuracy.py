@@ -35,7 +35,11 @@ def may_be_shown(metrics: pd.DataFrame, individual_level: bool) -> pd.Series:
         return pd.Series(True, index=metrics.index)
     if "n" not in metrics.columns:
         return pd.Series(False, index=metrics.index)
-    return pd.to_numeric(metrics["n"], errors="coerce").fillna(0) >= MINIMUM_COUNT
+    shown = pd.to_numeric(metrics["n"], errors="coerce").fillna(0) >= MINIMUM_COUNT
+    # A hidden sex would follow from all subjects less the other sex.
+    where = [metrics[name].astype(str) for name in ("contrast", "predictor")]
+    whole = shown.groupby(where).transform("all")
+    return shown & (whole | (metrics["sex"].astype(str) != "all"))
 
 
 def accuracy_by_contrast(metrics: pd.DataFrame, individual_level: bool = False) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from figures.privacy import MINIMUM_COUNT
 from figures.tables import StudyTables, is_present, ordered_contrasts, ordered_sexes
 
-NUMBERS = ("n", "n_cases", "r", "ci_lo", "ci_hi", "nlog10p", "nlog10p_bonf", "q_bh", "beta_per_sd")
+NUMBERS = ("n", "n_cases", "r", "ci_lo", "ci_hi", "nlog10p", "nlog10p_bonf", "nlog10q_bh", "q_bh")
 REASON_FEW = f"fewer than {MINIMUM_COUNT} subjects"
 NO_CATEGORY = "no category"
 HIDDEN_CASES = -2  # in place of a number of cases (or of the others) under the minimum count
@@ -75,7 +76,7 @@ class AssociationView:
 
     def passes_bh(self) -> pd.Series:
         """Rows whose Benjamini-Hochberg q is at most alpha."""
-        return self.table["q_bh"] <= self.alpha
+        return self.table["nlog10q_bh"] >= -np.log10(self.alpha) - 1e-9
 
 
 def association_view(tables: StudyTables) -> AssociationView | None:
@@ -85,6 +86,8 @@ def association_view(tables: StudyTables) -> AssociationView | None:
     summary = tables.association_summary or {}
     alpha = float(summary.get("alpha") or 0.05)
     table = _numeric(tables.associations)
+    with np.errstate(divide="ignore"):
+        table["nlog10q_bh"] = table["nlog10q_bh"].fillna(-np.log10(table["q_bh"]))
     nidps = _ordered_nidps(table, tables.dictionary)
     found = set(zip(table["contrast"], table["sex"]))
     sexes = ordered_sexes(table["sex"])
@@ -116,7 +119,7 @@ def _numeric(associations: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(index=range(len(associations)))
     for name in ("contrast", "sex", "nidp"):
         table[name] = associations[name].astype(str).to_numpy()
-    for name in ("category", "kind", "family_id", "reason"):
+    for name in ("category", "kind", "family_id", "reason", "column"):
         values = associations[name] if name in associations.columns else None
         table[name] = (
             ""
@@ -132,14 +135,21 @@ def _numeric(associations: pd.DataFrame) -> pd.DataFrame:
 
 def _ordered_nidps(table: pd.DataFrame, dictionary: pd.DataFrame | None) -> pd.DataFrame:
     """nIDPs with name, category and description, by category (in order of appearance) and nIDP."""
-    nidps = table.groupby("nidp", sort=False)["category"].first().reset_index()
+    nidps = table.groupby("nidp", sort=False)[["category", "column"]].first().reset_index()
     nidps["name"], nidps["description"] = nidps["nidp"], ""
+    nidps["column"] = nidps["column"].where(nidps["column"] != "", nidps["nidp"])
     if dictionary is not None and "nidp" in dictionary.columns:
         known = dictionary.drop_duplicates("nidp")
         known = known.set_index(known["nidp"].astype(str))
         for name in ("name", "category", "description"):
             if name in known.columns:
-                found = nidps["nidp"].map(known[name])
+                found = nidps["column"].map(known[name])
+                if (
+                    name == "name"
+                ):  # an indicator "column=level" keeps its level behind the column's name
+                    found = found.astype(object).where(
+                        found.isna(), found.astype(str) + _levels(nidps)
+                    )
                 nidps[name] = found.where(found.notna() & (found.astype(str) != ""), nidps[name])
     for name in ("name", "category", "description"):
         nidps[name] = nidps[name].astype(object).where(nidps[name].notna(), "").astype(str)
@@ -148,6 +158,14 @@ def _ordered_nidps(table: pd.DataFrame, dictionary: pd.DataFrame | None) -> pd.D
     rank = nidps["category"].map({name: place for place, name in enumerate(order)})
     return nidps.assign(rank=rank).sort_values(["rank", "nidp"], ignore_index=True, kind="stable")[
         ["nidp", "name", "category", "description"]
+    ]
+
+
+def _levels(nidps: pd.DataFrame) -> list[str]:
+    """What follows the column's name in a nIDP made from it, e.g. "=3"."""
+    return [
+        nidp[len(column) :] if nidp.startswith(column) else ""
+        for nidp, column in zip(nidps["nidp"], nidps["column"])
     ]
 
 
@@ -160,8 +178,9 @@ def _families(table: pd.DataFrame, summary: dict, alpha: float) -> tuple[list[Fa
         rows = table[codes == code]
         tested = rows["nlog10p"].notna()
         n_tests = _number_of_tests(rows[tested])
-        n_rejected = int((tested & (rows["q_bh"] <= alpha)).sum())
-        label = phrase if phrase and len(names) == 1 else (str(name) or phrase or "all tests")
+        n_rejected = int((tested & (rows["nlog10q_bh"] >= -np.log10(alpha) - 1e-9)).sum())
+        own_name = re.sub(r" \(N = \d+\)$", "", str(name))  # the number of tests is said apart
+        label = phrase if phrase and len(names) == 1 else (own_name or phrase or "all tests")
         families.append(
             Family(
                 label,

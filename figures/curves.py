@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from figures.deltas import correlation
-from figures.persons import span
+from figures.persons import AGE_LIMITS, DELTA_LIMITS, span
 from figures.privacy import MINIMUM_COUNT, binned_counts, means_by_age
 from figures.tables import (
     COMBINATION,
@@ -37,10 +37,12 @@ def curves(tables: StudyTables, split: str, individual_level: bool) -> dict[str,
     cells = []
     for contrast in ordered_contrasts(persons["contrast"]):
         of_contrast = persons[persons["contrast"].astype(str) == contrast]
+        ages, predicted = of_contrast["age_years"], of_contrast["predicted_years"]
+        deltas = (of_contrast["delta_years"], of_contrast["corrected_delta_years"])
         limits = {
-            "age": span(of_contrast["age_years"]),
-            "predicted": span(of_contrast["age_years"], of_contrast["predicted_years"]),
-            "delta": span(of_contrast["delta_years"], of_contrast["corrected_delta_years"]),
+            "age": span(individual_level, AGE_LIMITS, ages),
+            "predicted": span(individual_level, AGE_LIMITS, ages, predicted),
+            "delta": span(individual_level, DELTA_LIMITS, *deltas),
         }
         for sex in ordered_sexes(of_contrast["sex"]):
             rows = of_contrast[of_contrast["sex"].astype(str) == sex]
@@ -78,8 +80,9 @@ def _view(
     bins = binned_counts(age, value)
     places = np.argwhere(bins.counts > 0)
     view["squares"] = [[int(i), int(j), int(bins.counts[i, j])] for i, j in places]
-    view["x"], view["y"] = bins.x_edges.round(3).tolist(), bins.y_edges.round(3).tolist()
     view["empty"] = bins.is_empty
+    if not bins.is_empty:  # the edges alone would tell the range of a handful of persons
+        view["x"], view["y"] = bins.x_edges.round(3).tolist(), bins.y_edges.round(3).tolist()
     return view
 
 

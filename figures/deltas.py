@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.persons import draw_means, draw_persons, span
+from figures.persons import AGE_LIMITS, DELTA_LIMITS, draw_means, draw_persons, span
 from figures.privacy import MINIMUM_COUNT, shown_count
 from figures.style import (
     INK,
@@ -41,7 +41,7 @@ def predicted_against_age(persons: pd.DataFrame, individual_level: bool) -> Figu
     """Predicted age against age, one panel a sex, for the rows of one contrast of `person_table`."""
     sexes = ordered_sexes(persons["sex"])
     width = TWO_COLUMNS_INCHES if len(sexes) > 1 else ONE_COLUMN_INCHES
-    limits = span(persons["age_years"], persons["predicted_years"])
+    limits = span(individual_level, AGE_LIMITS, persons["age_years"], persons["predicted_years"])
     with styled():
         figure = new_figure(width, 78 * MM)
         panels = figure.subplots(1, max(len(sexes), 1), squeeze=False)[0]
@@ -70,8 +70,10 @@ def delta_against_age(persons: pd.DataFrame, individual_level: bool) -> Figure:
     steps = [("delta_years", "before correction")]
     if persons["corrected_delta_years"].notna().any():
         steps.append(("corrected_delta_years", "after correction"))
-    across = span(persons["age_years"])
-    upright = span(persons["delta_years"], persons["corrected_delta_years"])
+    across = span(individual_level, AGE_LIMITS, persons["age_years"])
+    upright = span(
+        individual_level, DELTA_LIMITS, persons["delta_years"], persons["corrected_delta_years"]
+    )
     width = TWO_COLUMNS_INCHES if len(steps) > 1 else ONE_COLUMN_INCHES
     with styled():
         figure = new_figure(width, (58 * max(len(sexes), 1) + 8) * MM)

@@ -46,8 +46,6 @@ def unpack_json(packed: str) -> Any:
 def pack_associations(view: AssociationView) -> str:
     """All pairs of delta and nIDP in base64; the header names what each place means."""
     grids = _grids(view)
-    large = np.flatnonzero(grids["p"].ravel() == BEYOND_U16)
-    exact = _grid(view, "nlog10p").ravel()[large]
     buffers, arrays, offset = [], {}, 0
     for name, grid in grids.items():
         coded = grid
@@ -65,7 +63,10 @@ def pack_associations(view: AssociationView) -> str:
         offset += len(buffers[-1])
     header = _header(view)
     header["arrays"] = arrays
-    header["large"] = [[int(i), round(float(v), 2)] for i, v in zip(large, exact)]
+    for short, column in (("p", "nlog10p"), ("q", "nlog10q_bh")):
+        large = np.flatnonzero(grids[short].ravel() == BEYOND_U16)
+        exact = _grid(view, column).ravel()[large]
+        header[f"large_{short}"] = [[int(i), round(float(v), 2)] for i, v in zip(large, exact)]
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return _as_text(b"".join([np.uint32(len(text)).astype("<u4").tobytes(), text, *buffers]))
 
@@ -120,7 +121,7 @@ def _grids(view: AssociationView) -> dict[str, np.ndarray]:
     r, low, high = (_grid(view, name) for name in ("r", "ci_lo", "ci_hi"))
     with np.errstate(divide="ignore", invalid="ignore"):
         half = (np.arctanh(high) - np.arctanh(low)) / 2
-        nlog10q = -np.log10(_grid(view, "q_bh"))
+        nlog10q = _grid(view, "nlog10q_bh")
     code = {name: place for place, name in enumerate(_reasons(view))}
     line = -np.log10(view.alpha)
     family = _grid(view, "family_place")
@@ -199,9 +200,12 @@ def unpack_associations(packed: str) -> tuple[dict[str, Any], pd.DataFrame]:
         grids[name] = np.cumsum(grid, axis=0, dtype=dtype) if entry["differences"] else grid
     r = np.where(grids["r"] == MISSING_R, np.nan, grids["r"] * R_STEP)
     half = np.where(grids["half"] == MISSING_U16, np.nan, grids["half"] * HALF_WIDTH_STEP)
-    p = np.where(grids["p"] == MISSING_U16, np.nan, grids["p"] * P_STEP)
-    for place, value in header["large"]:
-        p.ravel()[place] = value
+    p, q = (
+        np.where(grids[name] == MISSING_U16, np.nan, grids[name] * P_STEP) for name in ("p", "q")
+    )
+    for values, large in ((p, header["large_p"]), (q, header["large_q"])):
+        for place, value in large:
+            values.ravel()[place] = value
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)
     reasons = [*header["reasons"], ""]
@@ -214,7 +218,7 @@ def unpack_associations(packed: str) -> tuple[dict[str, Any], pd.DataFrame]:
             "nidp": [header["nidps"][i] for i in nidp],
             "r": r.ravel(),
             "nlog10p": p.ravel(),
-            "nlog10q": np.where(grids["q"] == MISSING_U16, np.nan, grids["q"] * P_STEP).ravel(),
+            "nlog10q": q.ravel(),
             "ci_lo": low.ravel(),
             "ci_hi": high.ravel(),
             "n": np.where(grids["n"] < 0, np.nan, grids["n"]).ravel(),

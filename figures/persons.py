@@ -53,12 +53,26 @@ def draw_means(axes: Axes, age_years: np.ndarray, values: np.ndarray) -> None:
     axes.plot(middle, means["mean"], color=CONTRAST_ACCENT, linewidth=1.3)
 
 
-def span(*groups: np.ndarray) -> tuple[float, float]:
-    """Whole-year limits that hold every finite value, with a margin; shared by the panels of a figure."""
+AGE_LIMITS = (40.0, 90.0)  # years; of a group too small to show even its range
+DELTA_LIMITS = (-20.0, 20.0)
+
+
+def span(
+    individual_level: bool, too_few: tuple[float, float], *groups: np.ndarray
+) -> tuple[float, float]:
+    """Limits that hold every finite value, with a margin; shared by the panels of a figure.
+
+    Whole years where persons may be shown, else steps of five: a limit is not to tell the value of the
+    youngest or the strangest person. Fewer than ten values give `too_few`.
+    """
     values = np.concatenate([np.asarray(group, float).ravel() for group in groups])
     values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return 0.0, 1.0
+    if len(values) == 0 or (len(values) < MINIMUM_COUNT and not individual_level):
+        return too_few
     low, high = float(values.min()), float(values.max())
     margin = max(0.04 * (high - low), 1.0)
-    return float(np.floor(low - margin)), float(np.ceil(high + margin))
+    step = 1.0 if individual_level else 5.0
+    return (
+        float(np.floor((low - margin) / step) * step),
+        float(np.ceil((high + margin) / step) * step),
+    )

@@ -154,3 +154,46 @@ def _text_without_ids(text: str, ids: frozenset[str]) -> str:
     for pattern in (r"[\w.-]+", r"[\w-]+", r"\w+", r"[^\W_]+", r"[0-9A-Za-z-]+"):
         text = re.sub(pattern, lambda m: ID_REMOVED if m.group(0) in ids else m.group(0), text)
     return text
+
+
+# Counts of things, not of persons: they stay as they are however small.
+_COUNTS_OF_THINGS = (
+    "n_tests", "n_tested", "n_untested", "n_rows", "n_bonferroni", "n_bh", "n_nidps", "n_nidps_kept",
+    "n_networks", "n_contrasts", "n_patterns", "n_parameters", "n_epochs", "n_resamples", "n_confounds",
+    "n_columns", "n_cells", "n_families",
+)  # fmt: skip
+_PERSONS_BELOW = (
+    "subjects",
+    "n_by_contrast",
+    "counts",
+)  # every number under these keys counts persons
+
+
+def text_for_export(text: str) -> str:
+    """A sentence with "3 subjects" and the like as "fewer than 10 subjects"."""
+    return re.sub(
+        r"(?<![\w.,])[1-9] (subject|person|volume)", rf"fewer than {MINIMUM_COUNT} \1", text
+    )
+
+
+def record_for_export(content: Any, key: str = "", counts_persons: bool = False) -> Any:
+    """A copy of a record with small counts of persons hidden and the youngest's and oldest's ages in whole years."""
+    if isinstance(content, dict):
+        return {
+            name: record_for_export(value, str(name), counts_persons or key in _PERSONS_BELOW)
+            for name, value in content.items()
+        }
+    if isinstance(content, (list, tuple)):
+        return [record_for_export(value, key, counts_persons) for value in content]
+    if isinstance(content, str):
+        return text_for_export(content)
+    if isinstance(content, bool) or not isinstance(content, (int, float, np.number)):
+        return content
+    if key == "age_min_years" and np.isfinite(content):
+        return int(np.floor(content))
+    if key == "age_max_years" and np.isfinite(content):
+        return int(np.ceil(content))
+    is_count = key == "n" or (key.startswith("n_") and key not in _COUNTS_OF_THINGS)
+    if (is_count or counts_persons or key in _PERSONS_BELOW) and 0 < content < MINIMUM_COUNT:
+        return SUPPRESSED
+    return content

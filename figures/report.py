@@ -17,7 +17,13 @@ from figures.association_table import AssociationView, association_view
 from figures.curves import curves, shows_dots
 from figures.methods import methods_paragraph
 from figures.packing import pack_associations, pack_json
-from figures.privacy import MINIMUM_COUNT, known_ids, shown_count, without_ids
+from figures.privacy import (
+    MINIMUM_COUNT,
+    known_ids,
+    record_for_export,
+    text_for_export,
+    without_ids,
+)
 from figures.report_cards import headline_cards
 from figures.report_pictures import inlined_pictures
 from figures.report_tables import (
@@ -27,6 +33,7 @@ from figures.report_tables import (
     history_rows,
 )
 from figures.tables import (
+    SEX_ORDER,
     StudyTables,
     contrast_word,
     file_word,
@@ -62,7 +69,7 @@ def write_report(tables: StudyTables, path: str | Path, individual_level: bool) 
 
 def report_page(tables: StudyTables, individual_level: bool) -> str:
     """The page as text."""
-    tables = _scrubbed(tables)
+    tables = _scrubbed(tables, individual_level)
     split = headline_split(tables)
     view = association_view(tables)
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -85,7 +92,7 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
         if metrics is None or not is_present(metrics)
         else accuracy_rows(metrics, individual_level),
         "accuracy_heads": ACCURACY_HEADS,
-        "correction_words": _correction_words(tables),
+        "correction_words": _correction_words(tables, split),
         "has_persons": len(person_table(tables, split)) > 0,
         "person_words": _person_words(tables, split, individual_level),
         "history_rows": history_rows(tables.history),
@@ -106,8 +113,15 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
     return environment.get_template("report.html.j2").render(content)
 
 
-def _scrubbed(tables: StudyTables) -> StudyTables:
-    """The study without subject ids in its free texts."""
+def _scrubbed(tables: StudyTables, individual_level: bool) -> StudyTables:
+    """The study without subject ids in its free texts and, to be taken out, without small counts in its records."""
+    if not individual_level:
+        tables = replace(
+            tables,
+            bias_correction=record_for_export(tables.bias_correction),
+            association_summary=record_for_export(tables.association_summary),
+            flags=tuple(text_for_export(str(flag)) for flag in tables.flags),
+        )
     ids = known_ids((tables.predictions, tables.deltas))
     return replace(
         tables,
@@ -215,21 +229,41 @@ def _missing_cells(tables: StudyTables, split: str) -> list[str]:
     ]
 
 
-def _correction_words(tables: StudyTables) -> str:
+def _correction_words(tables: StudyTables, split: str) -> str:
+    """How the deltas were corrected, and for which of them it was refused and why."""
     correction = tables.bias_correction or {}
-    refused = correction.get("refused") or correction.get("reason")
-    if refused:
-        return f"The age-bias correction was refused: {refused}"
-    if not correction:
-        return ""
-    method = correction.get("method") or tables.description.get("correction")
-    fitted = correction.get("fitted_on") or tables.description.get("correction_fitted_on")
-    return (
-        "Deltas are bias-corrected"
-        + (f" ({method})" if method else "")
-        + (f" with coefficients fitted on {fitted} subjects" if fitted else "")
-        + ". Accuracy after such a correction flatters a poor model and is not shown."
-    )
+    persons = person_table(tables, split)
+    words = []
+    if len(persons) and persons["corrected_delta_years"].notna().any():
+        method = correction.get("method") or tables.description.get("correction")
+        fitted = correction.get("fitted_on") or tables.description.get("correction_fitted_on")
+        words.append(
+            "Deltas are corrected for age bias"
+            + (f" ({method})" if method else "")
+            + (f" with coefficients fitted on {fitted} subjects" if fitted else "")
+            + ". Accuracy after such a correction flatters a poor model and is not shown."
+        )
+    for reason, whose in _refusals(correction).items():
+        of_what = f" for {', '.join(whose)}" if whose else ""
+        words.append(f"There is no age-bias correction{of_what}: {reason.rstrip('.')}.")
+    return " ".join(words)
+
+
+def _refusals(record: Any, path: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Reasons of refused corrections anywhere in the record, with the contrast and sex each is about."""
+    found: dict[str, list[str]] = {}
+    if not isinstance(record, dict):
+        return found
+    refused = record.get("refused")
+    if isinstance(refused, str) and refused:
+        sexes = [sex_word(word) for word in path if word in SEX_ORDER]
+        whose = " of ".join([*(contrast_word(word) for word in path[-1:]), *sexes])
+        found[refused] = [whose] if whose else []
+    for key, value in record.items():
+        for reason, whose_list in _refusals(value, (*path, str(key))).items():
+            known = found.setdefault(reason, [])
+            known += [whose for whose in whose_list if whose not in known]
+    return found
 
 
 def _person_words(tables: StudyTables, split: str, individual_level: bool) -> str:
@@ -258,23 +292,17 @@ def _method_facts(tables: StudyTables, view: AssociationView | None, split: str)
 
 
 def _provenance(tables: StudyTables, individual_level: bool) -> list[tuple[str, str]]:
-    description = dict(tables.description)
-    if description.get("counts") and not individual_level:
-        description["counts"] = {
-            sex: {split: shown_count(n) for split, n in splits.items()}
-            for sex, splits in description["counts"].items()
-        }
     parts: list[tuple[str, Any]] = [
         (str(key).replace("_", " ").capitalize(), value)
         for key, value in (tables.provenance or {}).items()
     ]
     for title, value in (
-        ("Description", description),
+        ("Description", tables.description),
         ("Bias correction", tables.bias_correction),
         ("Summary of the associations", tables.association_summary),
     ):
         if value:
-            parts.append((title, value))
+            parts.append((title, value if individual_level else record_for_export(value)))
     return [(title, value if isinstance(value, str) else _as_json(value)) for title, value in parts]
 
 

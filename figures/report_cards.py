@@ -38,10 +38,19 @@ def headline_cards(
         is_mean = metrics["predictor"].astype(str) == "ensemble"
         singles = metrics[~is_combination & is_mean]
         cards += _error_card("Best contrast", singles, len(contrasts))
-        cards += _error_card("Combined", metrics[is_combination], 0)
+        cards += _error_card("Combined", _declared(metrics[is_combination], tables), 0)
     if view is not None:
         cards.append(_association_card(view))
     return cards
+
+
+def _declared(combinations: pd.DataFrame, tables: StudyTables) -> pd.DataFrame:
+    """The combination that the study declares, else ridge: never the one that happened to score best."""
+    predictor = combinations["predictor"].astype(str)
+    for name in (str(tables.description.get("combination")), "ridge"):
+        if (predictor == name).any():
+            return combinations[predictor == name]
+    return combinations
 
 
 def _subject_card(tables: StudyTables, split: str, individual_level: bool) -> list[dict[str, str]]:

@@ -191,7 +191,7 @@ def _association_row(row: pd.Series, view: AssociationView) -> tuple[str, ...]:
         f"{arrow} {_with_interval(row, 'r', 'ci_lo', 'ci_hi', 3)}",
         number(row["nlog10p"], 2),
         probability(row["nlog10p_bonf"]),
-        probability(-np.log10(row["q_bh"]) if row["q_bh"] > 0 else row["nlog10p"]),
+        probability(row["nlog10q_bh"]),
     )
 
 

@@ -25,7 +25,7 @@ class Associations {
   nidp(i) { return i % this.d.width; }
   name(v) { return this.d.names[v] || this.d.nidps[v]; }
   r(i) { return this.d.r[i] === -32768 ? NaN : this.d.r[i] * this.d.steps.r; }
-  q(i) { return this.d.q[i] === 65535 ? NaN : this.d.q[i] * this.d.steps.p; }
+  q(i) { return this.d.q[i]; }
   log10Tests(i) {
     const family = this.d.families[this.d.family[i]];
     return family ? Math.log10(family.tests) : NaN;

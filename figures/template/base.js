@@ -45,10 +45,15 @@ function unpackAssociations(bytes) {
     if (entry.differences) for (let i = width; i < n; i++) values[i] += values[i - width];
     columns[name] = values;
   }
-  const p = new Float64Array(n);
-  for (let i = 0; i < n; i++) p[i] = columns.p[i] === 65535 ? NaN : columns.p[i] * header.steps.p;
-  for (const [i, value] of header.large) p[i] = value;
-  return { ...header, ...columns, p, n, width, counts: columns.n };
+  const logs = (codes, large) => {
+    const values = new Float64Array(n);
+    for (let i = 0; i < n; i++) values[i] = codes[i] === 65535 ? NaN : codes[i] * header.steps.p;
+    for (const [i, value] of large) values[i] = value;
+    return values;
+  };
+  const p = logs(columns.p, header.large_p);
+  const q = logs(columns.q, header.large_q);
+  return { ...header, ...columns, p, q, n, width, counts: columns.n };
 }
 
 const SEX_WORDS = { female: "women", male: "men", both: "both sexes", all: "all subjects" };

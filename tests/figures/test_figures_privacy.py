@@ -7,16 +7,19 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from figures.accuracy import may_be_shown
 from figures.packing import unpack_associations, unpack_json
 from figures.privacy import (
     MINIMUM_COUNT,
     binned_counts,
     known_ids,
     means_by_age,
+    record_for_export,
     shown_count,
     without_ids,
 )
@@ -157,3 +160,49 @@ def test_small_cells_lose_their_accuracy(make_study, tmp_path, no_pictures):
 def test_exact_extreme_ages_stay_inside(study, tmp_path, no_pictures):
     page = write_report(study, tmp_path / "report.html", individual_level=False).read_text("utf-8")
     assert "45–82" in page and "81.87" not in page and "45.31" not in page
+
+
+def test_records_hide_small_counts_of_persons_only():
+    record = {
+        "n_fit": 7,
+        "n_tests": 5,
+        "age_min_years": 45.31,
+        "age_max_years": 81.2,
+        "in_sample": True,
+        "subjects": {"deltas": 400, "without_nidps": 3},
+        "counts": {"female": {"test": 9, "train": 90}},
+    }
+    assert record_for_export(record) == {
+        "n_fit": "<10",
+        "n_tests": 5,
+        "age_min_years": 45,
+        "age_max_years": 82,
+        "in_sample": True,
+        "subjects": {"deltas": 400, "without_nidps": "<10"},
+        "counts": {"female": {"test": "<10", "train": 90}},
+    }
+
+
+def test_a_handful_tells_neither_its_range_nor_its_number(make_study, tmp_path, no_pictures):
+    study = make_study(n=4, n_nidps=12, contrasts=("T1_nonlinear",))
+    study = replace(
+        study,
+        bias_correction={
+            "corrections": {"female": {"test": {"T1_nonlinear": {"refused": "4 subjects"}}}}
+        },
+        flags=("T1 test: 3 subject(s) without a volume.",),
+    )
+    page = write_report(study, tmp_path / "a.html", individual_level=False).read_text("utf-8")
+    curves = unpack_json(packed(page, "packed-curves"))
+    assert curves["cells"][0]["limits"]["age"] == [40, 90]
+    assert all("x" not in view for view in curves["cells"][0]["views"].values())
+    assert "4 subjects" not in page and "3 subject" not in page
+    assert "fewer than 10 subjects" in page
+
+
+def test_all_subjects_do_not_give_a_hidden_sex_away(study):
+    metrics = study.metrics[study.metrics["predictor"] == "ensemble"].head(2).copy()
+    metrics["contrast"], metrics["n"], metrics["sex"] = "T1", [30, 4], ["female", "male"]
+    metrics = pd.concat([metrics, metrics.tail(1).assign(sex="all", n=34)], ignore_index=True)
+    assert may_be_shown(metrics, individual_level=False).tolist() == [True, False, False]
+    assert may_be_shown(metrics, individual_level=True).all()

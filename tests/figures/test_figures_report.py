@@ -227,3 +227,36 @@ def test_small_p_has_text_without_underflow():
     assert probability(400.3) == "5.0e−401"
     assert probability(2.0) == "0.01"
     assert probability(float("nan")) == "–"
+
+
+def test_each_refusal_is_said_with_its_cell(study, no_pictures):
+    record = {
+        "method": "divide",
+        "fitted_on": "validation",
+        "corrections": {
+            "female": {"test": {"T1_nonlinear": {"refused": "the slope is 0.02"}}},
+            "male": {"test": {"T1_nonlinear": {"method": "divide", "beta": 0.7}}},
+        },
+    }
+    page = report_page(replace(study, bias_correction=record), individual_level=False)
+    assert "There is no age-bias correction for T1_nonlinear of women: the slope is 0.02." in page
+    assert "corrected for age bias (divide)" in page
+
+
+def test_an_indicator_carries_its_columns_name(study):
+    table = study.associations.copy()
+    table["column"] = table["nidp"]
+    table.loc[table["nidp"] == "20010-2.0", "nidp"] = "20010-2.0=3"
+    view = association_view(replace(study, associations=table))
+    names = dict(zip(view.nidps["nidp"], view.nidps["name"]))
+    assert names["20010-2.0=3"] == "measure 10 of the body=3"
+    assert names["20011-2.0"] == "measure 11 of the body"
+
+
+def test_q_below_underflow_is_kept(study):
+    table = study.associations.assign(nlog10q_bh=-np.log10(study.associations["q_bh"]))
+    table.loc[20, ["nlog10p", "nlog10q_bh", "q_bh"]] = [420.0, 416.0, 0.0]
+    view = association_view(replace(study, associations=table))
+    assert view.table["nlog10q_bh"].max() == 416.0
+    header, _ = unpack_associations(pack_associations(view))
+    assert [len(header[name]) for name in ("large_p", "large_q")] == [1, 1]
