@@ -22,6 +22,8 @@ from utils.common.files import write_bytes
 FORMAT_VERSION = 1
 _TRAILER = re.compile(rb"\nbrain-age checkpoint sha256:([0-9a-f]{64})\n\Z")
 _TRAILER_LENGTH = len("\nbrain-age checkpoint sha256:") + 64 + 1
+# What torch.save writes: a zip archive, or (old) a bare pickle of protocol 2 or later.
+_STARTS_OF_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class CheckpointError(UserError):
@@ -73,10 +75,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def _why_without_checksum(path: Path, data: bytes) -> str:
     """Tell a damaged checkpoint of ours from somebody else's file; nothing in it is executed."""
+    if data[:1] == pickle.PROTO:
+        return _pickled(path)
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        if b"brain-age checkpoint" not in data[-2 * _TRAILER_LENGTH :]:
+        ours = b"brain-age checkpoint" in data[-2 * _TRAILER_LENGTH :]
+        if not ours and data.startswith(_STARTS_OF_PICKLES):
             return _pickled(path)
     except Exception:  # whatever torch says of bytes that are no checkpoint
         content = None

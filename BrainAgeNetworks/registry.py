@@ -34,7 +34,11 @@ class NetworkPlan:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> NetworkPlan:
         """The plan of a checkpoint."""
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.items()
+        }
+        return cls(**values)
 
 
 def register(name: str) -> Callable[[Callable], Callable]:

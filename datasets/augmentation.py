@@ -37,7 +37,8 @@ class Augmentation:
         """(X, Y, Z) volume, moved by `shift` voxels (zeros move in), then mirrored on the first axis."""
         moved = np.zeros_like(volume)
         target, source = [], []
-        for shift, size in zip(self.shift, volume.shape):
+        for wanted, size in zip(self.shift, volume.shape):
+            shift = max(-size, min(wanted, size))  # further than the axis: all zero
             target.append(slice(max(shift, 0), size + min(shift, 0)))
             source.append(slice(max(-shift, 0), size + min(-shift, 0)))
         moved[tuple(target)] = volume[tuple(source)]

@@ -108,7 +108,8 @@ def training_batches(
     order = generator(seed, "order", epoch).permutation(len(volumes)).tolist()
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if len(groups) > 1 and len(groups[-1]) == 1:
-        groups[-2] += groups.pop()
+        alone = groups.pop()
+        groups[-1] += alone
     dataset = _EpochDataset(volumes, plan, (seed, "augmentation", epoch))
     return _batches(dataset, groups, n_workers, smallest=2)
 

@@ -61,6 +61,9 @@ def read_subject_table(path: str | Path) -> pd.DataFrame:
     """
     raw = read_table(path)
     raw.columns = [column.lower() for column in raw.columns]
+    if not raw.columns.is_unique:
+        twice = ", ".join(sorted(set(raw.columns[raw.columns.duplicated()])))
+        raise UserError(f"{path}: column names occur twice but for capitals: {twice}.")
     id_name = next((name for name in ID_NAMES if name in raw), None)
     if id_name is None:
         raise UserError(

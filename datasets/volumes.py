@@ -55,13 +55,16 @@ class VolumeReader:
 
 def read_crop(path: str | Path, contrast: Contrast, conform: str = "strict") -> np.ndarray:
     """The cropped volume in stored intensities, (X, Y, Z) float32; errors as `VolumeReader.read`."""
-    image = conformed(open_image(path), contrast, conform)
+    image = open_image(path)
+    _refuse_no_volume(image)
+    image = conformed(image, contrast, conform)
     crop = tuple(slice(start, stop) for start, stop in contrast.crop)
     values = np.asarray(_stored_array(image, contrast)[crop])
     slope, intercept = getattr(image.dataobj, "slope", 1.0), getattr(image.dataobj, "inter", 0.0)
     if (slope, intercept) != (1.0, 0.0):
         values = values.astype(np.float64) * slope + intercept
-    values = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused for it
+        values = values.astype(np.float32)
     _refuse_unusable(values)
     return values
 
@@ -76,6 +79,8 @@ def scaled(crop: np.ndarray, contrast: Contrast, scale_factor: float) -> np.ndar
                 f"the mean intensity of the crop is {mean:g}, it cannot be divided by"
             )
         divisor *= mean
+    if float(np.abs(crop).max()) / divisor > np.finfo(np.float32).max:
+        raise VolumeError(f"is too large for the scale factor {scale_factor:g}")
     return crop / np.float32(divisor)
 
 
@@ -141,14 +146,21 @@ def conformed(image: SpatialImage, contrast: Contrast, conform: str) -> SpatialI
         return image
     if conform == "strict":
         raise VolumeError(f"{difference}; conform = strict refuses it")
+    if np.linalg.matrix_rank(image.affine) < 4:
+        raise VolumeError(f"{difference}; its affine has no inverse, so {conform} is not possible")
     image = _single_volume(image, contrast)
-    transform = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
-    image = image.as_reoriented(transform)
+    try:
+        transform = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
+        image = image.as_reoriented(transform)
+        if conform == "resample":
+            image = resample_from_to(image, (contrast.shape, contrast.affine), order=1)
+    except Exception as error:  # e.g. fewer than three axes
+        raise VolumeError(
+            f"{difference}; no {conform} is possible ({_first_line(error)})"
+        ) from error
     difference = grid_difference(image, contrast)
-    if difference and conform == "reorient":
-        raise VolumeError(f"{difference} after reorienting; conform = reorient refuses it")
-    if conform == "resample":
-        image = resample_from_to(image, (contrast.shape, contrast.affine), order=1)
+    if difference:
+        raise VolumeError(f"{difference} after reorienting; conform = {conform} refuses it")
     return image
 
 
@@ -169,7 +181,11 @@ def grid_difference(image: SpatialImage, contrast: Contrast) -> str:
 
 
 def _single_volume(image: SpatialImage, contrast: Contrast) -> SpatialImage:
-    values = np.asarray(image.dataobj, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # truncated data
+        raise VolumeError(f"is damaged or truncated ({_first_line(error)})") from error
     if values.ndim == 4:
         values = values[..., _volume_index(image, contrast)]
     return nib.Nifti1Image(values, image.affine)
@@ -194,6 +210,14 @@ def _volume_index(image: SpatialImage, contrast: Contrast) -> int:
     if (index or 0) >= n_volumes:
         raise VolumeError(f"holds {n_volumes} volumes, volume_index {index} is not among them")
     return index or 0
+
+
+def _refuse_no_volume(image: object) -> None:
+    if not isinstance(image, SpatialImage) or image.affine is None:
+        raise VolumeError(f"is a {type(image).__name__}, not a volume with an affine")
+    kind = image.get_data_dtype()
+    if kind.kind not in "biuf":
+        raise VolumeError(f"its voxels hold no plain numbers ({kind})")
 
 
 def _refuse_unusable(values: np.ndarray) -> None:

@@ -214,7 +214,7 @@ def _row(axes: Axes, contrast: str, height: float, n_networks: int) -> None:
     axes.add_patch(_arrow((2.35, height), (3.3, height)))
     axes.add_patch(_arrow((6.75, height), (7.65, height)))
     _rounded(axes, (7.7, height - 0.42), (1.8, 0.84), _TINTS[2], PALETTE[0])
-    axes.text(8.6, height, "mean age", ha="center", va="center", fontsize=6)
+    axes.text(8.6, height, "predicted age", ha="center", va="center", fontsize=6)
 
 
 def _rounded(

@@ -13,23 +13,29 @@ from scipy import ndimage
 
 from datasets.simulation.grid import BOX_SHAPE_1MM, FIRST_VOXEL_MM, Grid
 
-TISSUES = ("grey", "white", "ventricle")
+# Shares of a voxel, looked up where the aged voxel came from: they move along with the ageing structures.
+TISSUES = ("grey", "white", "ventricle", "lesion_site", "deep_grey")
 # What is looked up once for a person; the three directions have three components each.
 LANDSCAPE = (
     "hull_mm",
-    "lesion_site",
-    "deep_grey",
     "dropout",
     *(f"ventricle_{axis}" for axis in "xyz"),
     *(f"ageing_cortex_{axis}" for axis in "xyz"),
     *(f"other_cortex_{axis}" for axis in "xyz"),
 )
-FRONTAL_HORNS_MNI_MM = ((5, 20), (-10, 25), (5, 22))  # |x|, y, z of a box that holds those of the lateral ventricles
+FRONTAL_HORNS_MNI_MM = (
+    (5, 20),
+    (-10, 25),
+    (5, 22),
+)  # |x|, y, z of a box that holds those of the lateral ventricles
 DEEP_GREY_MNI_MM = (  # centre and half axes of ellipsoids: putamen with pallidum, head of the caudate
     ((25.0, 2.0, 1.0), (9.0, 18.0, 10.0)),
     ((13.0, 12.0, 9.0), (7.0, 12.0, 11.0)),
 )
-DROPOUT_MNI_MM = (((0.0, 34.0, -24.0), 16.0), ((50.0, -14.0, -28.0), 16.0))  # above air: centre, radius
+DROPOUT_MNI_MM = (
+    ((0.0, 34.0, -24.0), 16.0),
+    ((50.0, -14.0, -28.0), 16.0),
+)  # above air: centre, radius
 LARGEST_RIM_MM = 7.0
 
 
@@ -37,8 +43,8 @@ LARGEST_RIM_MM = 7.0
 class Atlas:
     """Maps on a working grid (2 mm, or 1 mm for finer volumes), and where the target grid's head lies.
 
-    tissues : (X, Y, Z, 3) float32, shares of a voxel, order `TISSUES`
-    landscape : (X, Y, Z, 13) float32, order `LANDSCAPE`
+    tissues : (X, Y, Z, 5) float32, shares of a voxel, order `TISSUES`
+    landscape : (X, Y, Z, 11) float32, order `LANDSCAPE`
     head : flat indices of the target grid's voxels that a head may touch
     positions_mm : (head, 3) float32, their positions from the first voxel
     """
@@ -61,10 +67,13 @@ def build_atlas(voxel_mm: float) -> Atlas:
     fluid = np.clip(brain - grey - white, 0, 1)
     ventricle = _lateral_ventricles(fluid, working_mm)
     hull_mm = _signed_distance(brain > 0.5, working_mm)
-    landscape = _landscape(grey, white, ventricle, hull_mm, working_mm)
+    tissue_mm = _signed_distance((grey + white > 0.6) | (ventricle > 0), working_mm)
+    ventricle_mm = _signed_distance((ventricle > 0) & (grey + white < 0.5), working_mm)
+    landscape = _landscape(ventricle_mm, tissue_mm, hull_mm, working_mm)
     sigma = 0.35 * voxel_mm / working_mm if voxel_mm > working_mm else 0.0
     # Outside the hull the tissue share is zero: there is fluid as far as the extraction keeps it.
-    maps = [grey, white, fluid * ventricle]
+    sites = _sites(grey, white, ventricle_mm, working_mm)
+    maps = [grey, white, fluid * ventricle, *sites]
     tissues = np.stack([ndimage.gaussian_filter(m, sigma) for m in maps], axis=-1)
     grid = Grid(voxel_mm)
     positions = np.stack(np.meshgrid(*grid.axes_mm(), indexing="ij"), axis=-1).reshape(-1, 3)
@@ -94,7 +103,9 @@ def sample(maps: np.ndarray, voxels: np.ndarray) -> np.ndarray:
 
 def _template(working_mm: float) -> list[np.ndarray]:
     """Grey matter, white matter and filled brain mask in the FSL box, LAS, on the working grid."""
-    from nilearn import datasets as shipped  # nilearn takes a second to import; only simulation needs it
+    from nilearn import (
+        datasets as shipped,
+    )  # nilearn takes a second to import; only simulation needs it
 
     loaders = (
         shipped.load_mni152_gm_template,
@@ -154,33 +165,33 @@ def _outward(distance_mm: np.ndarray, working_mm: float) -> np.ndarray:
     return np.stack(np.gradient(distance_mm, working_mm), axis=-1).astype(np.float32)
 
 
+def _sites(
+    grey: np.ndarray, white: np.ndarray, ventricle_mm: np.ndarray, working_mm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where lesions can grow, and the deep grey matter that gathers iron: 0 to 1."""
+    x, y, z = _mni_mm(grey.shape, working_mm)
+    lesion_site = white * _bell(ventricle_mm - 4, 4) * (ventricle_mm > 0)
+    shapes = [_ellipsoid(np.abs(x), y, z, *place) for place in DEEP_GREY_MNI_MM]
+    return lesion_site, grey * np.maximum.reduce(shapes)
+
+
 def _landscape(
-    grey: np.ndarray,
-    white: np.ndarray,
-    ventricle: np.ndarray,
-    hull_mm: np.ndarray,
-    working_mm: float,
+    ventricle_mm: np.ndarray, tissue_mm: np.ndarray, hull_mm: np.ndarray, working_mm: float
 ) -> np.ndarray:
     """Everything of `LANDSCAPE`, on the working grid."""
-    x, y, z = _mni_mm(grey.shape, working_mm)
-    ventricle_mm = _signed_distance((ventricle > 0) & (grey + white < 0.5), working_mm)
-    tissue_mm = _signed_distance((grey + white > 0.6) | (ventricle > 0), working_mm)
+    x, y, z = _mni_mm(hull_mm.shape, working_mm)
     # A wall that moves by w mm takes its surroundings along, less and less: no tissue is torn or folded.
     widening = _outward(ventricle_mm, working_mm) * _fading(ventricle_mm - 4, 12)[..., None]
     recession = _outward(tissue_mm, working_mm) * _fading(-tissue_mm - 1, 5)[..., None]
     recession *= _fading(20 - ventricle_mm, 5)[..., None]  # the insides are not cortex
     anterior = (1 / (1 + np.exp(-(y + 12) / 5))) * (1 / (1 + np.exp(-(z + 40) / 5)))
-    lesion_site = white * _bell(ventricle_mm - 4, 4) * (ventricle_mm > 0)
-    deep_grey = grey * np.maximum.reduce(
-        [_ellipsoid(np.abs(x), y, z, *place) for place in DEEP_GREY_MNI_MM]
-    )
     dropout = np.maximum.reduce(
         [
             _bell(np.sqrt((np.abs(x) - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2), radius)
             for (cx, cy, cz), radius in DROPOUT_MNI_MM
         ]
     )
-    scalars = np.stack([hull_mm, lesion_site, deep_grey, dropout], axis=-1)
+    scalars = np.stack([hull_mm, dropout], axis=-1)
     fields = (widening, recession * anterior[..., None], recession * (1 - anterior)[..., None])
     return np.ascontiguousarray(np.concatenate([scalars, *fields], axis=-1), dtype=np.float32)
 

@@ -95,11 +95,10 @@ def _render_all(
 ) -> Iterator[dict[str, Any]]:
     """Render and write every subject; give the rendered sizes, in the order of the table."""
     persons = people.to_dict("records")
-    bar = {"total": len(persons), "description": "Simulating subjects", "unit": "subject"}
     given = (specification, folder, _atlas(specification.voxel_mm))
     if n_workers <= 1:
         _start_worker(*given)
-        yield from progress(map(_render_subject, persons), **bar)
+        yield from _with_bar(map(_render_subject, persons), len(persons))
         _worker.clear()
         return
     try:
@@ -107,12 +106,16 @@ def _render_all(
         with ProcessPoolExecutor(
             n_workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=given
         ) as pool:
-            yield from progress(pool.map(_render_subject, persons, chunksize=8), **bar)
+            yield from _with_bar(pool.map(_render_subject, persons, chunksize=8), len(persons))
     except BrokenProcessPool as error:
         raise UserError(
             f"{folder}: a process of the simulation was killed, perhaps for want of memory. Run again with fewer "
             "workers; the folder can be kept."
         ) from error
+
+
+def _with_bar(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+    yield from progress(rows, total, "Simulating subjects", "subject")
 
 
 def _start_worker(specification: CohortSpecification, folder: Path, atlas: Atlas) -> None:

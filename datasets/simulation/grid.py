@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 BOX_SHAPE_1MM = (182, 218, 182)
-FIRST_VOXEL_MM = (90.0, -126.0, -72.0)  # MNI coordinates of voxel (0, 0, 0); the first axis runs to the left
+FIRST_VOXEL_MM = (
+    90.0,
+    -126.0,
+    -72.0,
+)  # MNI coordinates of voxel (0, 0, 0); the first axis runs to the left
 CROP_1MM = ((10, 170), (12, 204), (0, 160))  # of the published system, first to last axis
 
 

@@ -33,13 +33,16 @@ def draw_people(specification: CohortSpecification) -> pd.DataFrame:
     people["age_years"] = np.round(ages, 2)
     people["family"] = [f"family-{first:05d}" for first in np.where(younger, older, np.arange(n))]
     people["site"] = [_site_name(i) for i in random.integers(0, s.n_sites, n)]
-    related = {"older": older, "correlation": s.sibling_delta_correlation, "random": random}
-    people["shared_delta_years"] = s.shared_delta_sd_years * _familial(n, **related)
+    correlation = s.sibling_delta_correlation
+    shared = s.shared_delta_sd_years * _familial(older, correlation, random)
+    people["shared_delta_years"] = shared
     for contrast in s.contrasts:
-        own = s.own_delta_sd_years * _familial(n, **related)
+        own = s.own_delta_sd_years * _familial(older, correlation, random)
         people[f"own_delta_{contrast}_years"] = own
         people[f"delta_{contrast}_years"] = people["shared_delta_years"] + own
-        people[f"brain_age_{contrast}_years"] = people["age_years"] + people[f"delta_{contrast}_years"]
+        people[f"brain_age_{contrast}_years"] = (
+            people["age_years"] + people[f"delta_{contrast}_years"]
+        )
     male = (people["sex"] == "male").to_numpy()
     people["head_size_percent"] = (
         s.head_size_sd_percent * random.normal(size=n) + s.head_size_male_percent * male
@@ -70,11 +73,9 @@ def _older_siblings(people: pd.DataFrame, sibling_fraction: float) -> np.ndarray
     return older
 
 
-def _familial(
-    n: int, older: np.ndarray, correlation: float, random: np.random.Generator
-) -> np.ndarray:
+def _familial(older: np.ndarray, correlation: float, random: np.random.Generator) -> np.ndarray:
     """Standard normal values that correlate between siblings."""
-    values = random.normal(size=n)
+    values = random.normal(size=len(older))
     younger = older >= 0
     own = values[younger] * np.sqrt(1 - correlation**2)
     values[younger] = correlation * values[older[younger]] + own

@@ -14,10 +14,16 @@ from datasets.simulation.specification import CohortSpecification
 from utils.common.randomness import generator
 
 CATEGORIES = {  # category: (measures, ways to take them)
-    "Cognitive tests": (("Card pairs", "Tile maze", "Word chain", "Dot tracing", "Digit ladder"), "score"),
+    "Cognitive tests": (
+        ("Card pairs", "Tile maze", "Word chain", "Dot tracing", "Digit ladder"),
+        "score",
+    ),
     "Blood assays": (("Ferulin", "Globatin", "Lipidan", "Nephrol", "Corvane"), "concentration"),
     "Physical measures": (("Grip", "Waist", "Stride", "Reach", "Balance"), "measurement"),
-    "Heart and circulation": (("Pulse wave", "Pressure", "Recovery", "Rhythm", "Stiffness"), "index"),
+    "Heart and circulation": (
+        ("Pulse wave", "Pressure", "Recovery", "Rhythm", "Stiffness"),
+        "index",
+    ),
     "Lifestyle": (("Walking", "Sleep", "Screen", "Garden", "Salt"), "frequency"),
     "Mental health": (("Worry", "Mood", "Energy", "Calm", "Interest"), "questionnaire"),
     "Bone and joint": (("Heel", "Hip", "Spine", "Knee", "Wrist"), "density"),
@@ -82,7 +88,9 @@ def draw_phenotypes(people: pd.DataFrame, specification: CohortSpecification) ->
 
 def _drivers(s: CohortSpecification) -> list[str]:
     """One driver a phenotype, shuffled so that every category holds every kind of cause."""
-    counts = [round(s.n_nidps * part) for part in (SHARED_PART, CONTRAST_PART, AGE_PART, CONFOUND_PART)]
+    counts = [
+        round(s.n_nidps * part) for part in (SHARED_PART, CONTRAST_PART, AGE_PART, CONFOUND_PART)
+    ]
     drivers = ["shared"] * counts[0]
     drivers += [f"contrast:{s.contrasts[i % len(s.contrasts)]}" for i in range(counts[1])]
     drivers += ["age"] * counts[2]

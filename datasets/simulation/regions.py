@@ -22,16 +22,14 @@ def region_labels(atlas: Atlas) -> np.ndarray:
     land = sample(atlas.landscape, voxels)
     tissues = sample(atlas.tissues, voxels)
 
-    def of(name: str) -> np.ndarray:
-        return land[:, LANDSCAPE.index(name)]
-
-    cortex = np.linalg.norm([of(f"ageing_cortex_{axis}") for axis in "xyz"], axis=0)
-    grey = tissues[:, TISSUES.index("grey")]
+    first = LANDSCAPE.index("ageing_cortex_x")
+    cortex = np.linalg.norm(land[:, first : first + 3], axis=1)
+    share = {name: tissues[:, index] for index, name in enumerate(TISSUES)}
     masks = (
-        (cortex > ACTIVE) & (grey > ACTIVE),
-        of("lesion_site") > ACTIVE,
-        of("deep_grey") > ACTIVE,
-        tissues[:, TISSUES.index("ventricle")] > ACTIVE / 2,
+        (cortex > ACTIVE) & (share["grey"] > ACTIVE),
+        share["lesion_site"] > ACTIVE,
+        share["deep_grey"] > ACTIVE,
+        share["ventricle"] > ACTIVE / 2,
     )
     labels = np.zeros(len(voxels), np.uint8)
     for label, mask in enumerate(masks, start=1):

@@ -16,7 +16,7 @@ from utils.common.randomness import generator
 
 HEAD_CENTRE_MM = np.array([90.0, 108.0, 82.0], np.float32)  # of the box, from the first voxel
 N_WAVES = 4  # cosines along each axis in a smooth field: the shortest half wave is about 60 mm
-HULL_SOFTNESS_MM = 0.25  # of the brain extraction's edge, in voxels
+HULL_SOFTNESS_VOXELS = 0.25  # of the edge that the brain extraction leaves
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def smooth_field(waves: np.ndarray, atlas: Atlas) -> np.ndarray:
     return field.reshape(-1)[atlas.head] / np.float32(np.sqrt(waves.size / 8))
 
 
-def build_brain(person: Mapping[str, Any], specification: CohortSpecification, atlas: Atlas) -> Brain:
+def build_brain(
+    person: Mapping[str, Any], specification: CohortSpecification, atlas: Atlas
+) -> Brain:
     """Draw a person's anatomy; nothing here knows the age."""
     s = specification
     random = generator(s.seed, person["subject_id"], "anatomy")
@@ -83,7 +85,9 @@ def build_brain(person: Mapping[str, Any], specification: CohortSpecification, a
         positions_mm=positions,
         landscape=landscape,
         offsets=offsets,
-        lesion_pattern=np.exp(0.4 * smooth_field(random.normal(size=shape), atlas)).astype(np.float32),
+        lesion_pattern=np.exp(0.4 * smooth_field(random.normal(size=shape), atlas)).astype(
+            np.float32
+        ),
         other_cortex_mm=s.other_cortex_mean_mm + s.other_cortex_sd_mm * random.normal(),
         rim_deviation_mm=s.rim_sd_mm * random.normal(),
     )
@@ -121,7 +125,7 @@ def render(
     noise = specification.noise_fraction * recipe.white
     noise *= max(0.3, 1 + specification.motion_noise_fraction * person["motion_z"])
     signal += np.float32(noise) * random.standard_normal(len(signal), dtype=np.float32)
-    softness_mm = np.float32(HULL_SOFTNESS_MM * atlas.grid.voxel_mm)
+    softness_mm = np.float32(HULL_SOFTNESS_VOXELS * atlas.grid.voxel_mm)
     rim_mm = specification.rim_mean_mm + recipe.rim_weight * brain.rim_deviation_mm
     inside = 1 / (1 + np.exp(np.clip((hull_mm - rim_mm) / softness_mm, -30, 30)))
     signal *= inside
@@ -137,7 +141,7 @@ def render(
 
 
 def _age_tissues(brain, ageing, specification, atlas, random) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue shares (N, 3) after ageing, and the distance from the head's hull."""
+    """What is in each voxel after ageing, (N, 5),, and the distance from the head's hull."""
     land = brain.landscape
     first = LANDSCAPE.index("ventricle_x")
     shift = -ageing.ventricle_mm * land[:, first : first + 3]
@@ -157,17 +161,16 @@ def _signal(tissues, brain, ageing, recipe: Recipe, tissue_sd: float, random) ->
     share_grey, share_white = tissues[:, 0], tissues[:, 1]
     signal = grey * share_grey + white * share_white
     signal += fluid * np.clip(1 - share_grey - share_white, 0, 1)
-    land = brain.landscape
     if recipe.lesion_weight:
-        site = land[:, LANDSCAPE.index("lesion_site")] * brain.lesion_pattern
+        site = tissues[:, TISSUES.index("lesion_site")] * brain.lesion_pattern
         share = np.clip(site * np.float32(ageing.lesion_fraction), 0, 1) * share_white
         signal += (lesion - white) * share
     if recipe.iron_weight:
         iron = np.float32(np.clip(ageing.iron_fraction, 0, 0.95))
-        signal *= 1 - iron * land[:, LANDSCAPE.index("deep_grey")]
+        signal *= 1 - iron * tissues[:, TISSUES.index("deep_grey")]
     if recipe.dropout_weight:
         lost = recipe.dropout_weight * np.clip(0.5 + 0.3 * random.normal(), 0, 1)
-        signal *= 1 - np.float32(lost) * land[:, LANDSCAPE.index("dropout")]
+        signal *= 1 - np.float32(lost) * brain.landscape[:, LANDSCAPE.index("dropout")]
     return signal
 
 

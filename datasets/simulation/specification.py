@@ -81,8 +81,8 @@ class CohortSpecification:
     age_maximum_years: float = 82.0
     sibling_fraction: float = 0.1
     sibling_delta_correlation: float = 0.4
-    shared_delta_sd_years: float = 3.5
-    own_delta_sd_years: float = 2.5
+    shared_delta_sd_years: float = 4.0
+    own_delta_sd_years: float = 3.0
     ventricle_mm_per_decade: float = 1.0
     cortex_mm_per_decade: float = 0.4
     lesion_fraction_per_decade: float = 0.15

@@ -59,7 +59,9 @@ def nifti_bytes(volume: np.ndarray, affine: np.ndarray) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
-def write_subject(folder: Path, volumes: dict[str, np.ndarray], files: dict[str, str], grid: Grid) -> None:
+def write_subject(
+    folder: Path, volumes: dict[str, np.ndarray], files: dict[str, str], grid: Grid
+) -> None:
     """Write one subject's volumes; contrasts that share a file become the volumes of one 4D file."""
     for data_file in dict.fromkeys(files.values()):
         members = [name for name in volumes if files[name] == data_file]
@@ -95,7 +97,10 @@ def write_lists(people: pd.DataFrame, folder: Path) -> None:
             rows = people[(people["sex"] == sex) & (people["split"] == split)]
             text = "".join(f"{subject_id}\n" for subject_id in rows["subject_id"])
             write_text(text, folder / f"{sex}_{split}.txt")
-            with replacing(folder / f"{sex}_{split}_age.npy") as temporary, open(temporary, "wb") as f:
+            with (
+                replacing(folder / f"{sex}_{split}_age.npy") as temporary,
+                open(temporary, "wb") as f,
+            ):
                 np.save(f, rows["age_years"].to_numpy(dtype=float))
 
 

@@ -16,8 +16,9 @@ import os
 import platform
 import re
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FOREIGN_LEFTOVER_S = 86_400.0
 # Read as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
 TEXT_COLUMNS = (
     "subject_id", "participant_id", "eid", "f.eid", "subject", "id", "mrid",
-    "split", "family", "site",
+    "split", "family", "site", "note",
 )  # fmt: skip
 
 
@@ -55,11 +56,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise UserError(_why_not_written(path, error)) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def _remove(temporary: Path) -> None:
+    """Remove it if it is there; that this fails is not worth hiding why the write failed."""
+    with suppress(OSError):
+        temporary.unlink()
 
 
 def _flush_folder(folder: Path) -> None:
@@ -87,9 +94,10 @@ def clear_leftovers(folder: str | Path) -> list[Path]:
     removed = []
     for path in Path(folder).rglob(".*.writing-*"):
         match = LEFTOVER_PATTERN.match(path.name)
-        if match and path.is_file() and _is_leftover(path, *match.groups()):
-            path.unlink(missing_ok=True)
-            removed.append(path)
+        with suppress(FileNotFoundError):  # its writer finished, or another run clears as well
+            if match and path.is_file() and _is_leftover(path, *match.groups()):
+                path.unlink()
+                removed.append(path)
     return removed
 
 
@@ -176,7 +184,7 @@ def read_table(path: str | Path, text_columns: tuple[str, ...] = TEXT_COLUMNS) -
     Raises
     ------
     UserError
-        No such file, not UTF-8 text, no column, or rows of unequal length.
+        No such file, not UTF-8 text, no column, a column twice, or a row longer than the first line.
     """
     path = Path(path)
     if not path.is_file():
@@ -208,17 +216,29 @@ def _read_text_table(path: Path) -> pd.DataFrame:
     if not header.strip():
         raise UserError(f"{path}: is empty; a table begins with a line of column names.")
     separator = max("\t;,", key=header.count) if any(s in header for s in "\t;,") else ","
-    names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
+    names = [
+        name.strip()
+        for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True))
+    ]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{path}: column names occur twice: {', '.join(repeated)}.")
     texts = {name: str for name in names if name.lower() in TEXT_COLUMNS}
-    return pd.read_csv(
-        io.StringIO(text),
-        sep=separator,
-        names=names,
-        skiprows=1,
-        index_col=False,
-        dtype=texts,
-        low_memory=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop what is too much
+        try:
+            return pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                names=names,
+                skiprows=1,
+                index_col=False,
+                skipinitialspace=True,
+                dtype=texts,
+                low_memory=False,
+            )
+        except pd.errors.ParserWarning as error:
+            raise UserError(
+                f"{path}: rows have more fields than the {len(names)} column names of the first line; "
+                "put values that hold the separator into double quotes."
+            ) from error

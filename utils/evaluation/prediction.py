@@ -24,7 +24,8 @@ def predict_years(
     """
     predicted = np.full((len(volumes), len(networks)), np.nan)
     for network, _ in networks:
-        network.to(device, memory_format=torch.channels_last_3d).eval()
+        network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network.eval()
     n_batches = -(-len(volumes) // batch_size)
     batches = evaluation_batches(volumes, batch_size, n_workers)
     for batch in progress(batches, n_batches, "predicting", "batch"):

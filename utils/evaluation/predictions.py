@@ -9,7 +9,7 @@ import pandas as pd
 def predictions_table(
     subjects: pd.DataFrame,
     predicted_years: np.ndarray,
-    averaged: list[bool],
+    averaged: dict[int, bool],
     reasons: dict[int, str],
 ) -> pd.DataFrame:
     """Average the networks of a cell per subject and set deltas beside the ages.

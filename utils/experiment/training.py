@@ -39,6 +39,9 @@ FREE_KEYS = {
     "network": set(),
 }  # fmt: skip
 
+# Parts of a checkpoint's record that must be the same, and what a message calls them.
+COMPARED = {"contrast": "the contrast's", "network_plan": "the network's", "target": "the target's"}
+
 
 def choose_device(experiment: Experiment) -> torch.device:
     """The device of --device or [MISC]; `auto` is the first GPU, or the CPU."""
@@ -242,11 +245,18 @@ def restore(member: Member, path: Path, record: dict[str, Any]) -> None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    found = [
-        f"{name} differs"
-        for name in ("contrast", "sex", "network_plan", "target", "training_subjects_hash")
-        if old.get(name) != new[name]
-    ]
+    found = []
+    for name, what in COMPARED.items():
+        before, now = old.get(name) or {}, new[name]
+        found += [
+            f"{what} {key} was {before.get(key)!r} and is {now[key]!r}"
+            for key in now
+            if before.get(key) != now[key]
+        ]
+    if old.get("sex") != new["sex"]:
+        found.append(f"it was trained on {old.get('sex')}, not {new['sex']} subjects")
+    if old.get("training_subjects_hash") != new["training_subjects_hash"]:
+        found.append("the training subjects are not the same")
     for section, free in FREE_KEYS.items():
         before, now = old["settings"][section], new["settings"][section]
         found += [

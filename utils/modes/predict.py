@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+import torch
 
 from datasets.subjects import COLUMNS, read_id_list, read_subject_table
 from utils.common.errors import UserError
@@ -15,21 +17,40 @@ from utils.experiment.training import choose_device
 
 
 def run(experiment: Experiment) -> None:
-    """Write predictions_predict.csv of every cell for the subjects of [MAPPING] predict_subjects."""
+    """Write predictions_predict.csv of every cell for the subjects of [MAPPING] predict_subjects.
+
+    A cell that cannot predict is a problem, not the end of the run.
+    """
     subjects = read_subjects(experiment)
-    trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
     device = choose_device(experiment)
+    n_predicting = 0
     for cell in experiment.cells:
-        chosen = of_cell(subjects, cell)
-        if chosen.empty:
-            say(f"{cell.name}: none of the subjects is {cell.sex}.")
-            continue
-        networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
-        table = predict_subjects(experiment, cell, networks, chosen, "predict", device)
-        path = experiment.cell_paths(cell).predictions("predict")
-        write_table(table, path)
-        n_ok = int((table["status"] == "ok").sum())
-        say(f"{cell.name}: {n_ok} of {len(table)} subjects predicted, {path}")
+        try:
+            n_predicting += predict_cell(experiment, cell, subjects, device)
+        except UserError as error:
+            if len(experiment.cells) == 1:
+                raise
+            experiment.problem(f"{cell.name} predicted nobody: {error}")
+    if not n_predicting:
+        raise UserError("no cell predicted anybody; the reasons stand above.")
+
+
+def predict_cell(
+    experiment: Experiment, cell: Cell, subjects: pd.DataFrame, device: torch.device
+) -> bool:
+    """Predict the subjects that this cell's networks are for; False where there is none."""
+    chosen = of_cell(subjects, cell)
+    if chosen.empty:
+        say(f"{cell.name}: none of the subjects is {cell.sex}.")
+        return False
+    trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
+    networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
+    table = predict_subjects(experiment, cell, networks, chosen, "predict", device)
+    path = experiment.cell_paths(cell).predictions("predict")
+    write_table(table, path)
+    n_ok = int((table["status"] == "ok").sum())
+    say(f"{cell.name}: {n_ok} of {len(table)} subjects predicted, {path}")
+    return True
 
 
 def read_subjects(experiment: Experiment) -> pd.DataFrame:
@@ -40,10 +61,15 @@ def read_subjects(experiment: Experiment) -> pd.DataFrame:
             "-m predict: set [MAPPING] predict_subjects to a table or list of subjects."
         )
     path = experiment.settings.path(text)
-    if path.suffix.lower() != ".txt":
-        return read_subject_table(path)
-    table = pd.DataFrame({"subject_id": read_id_list(path)}).reindex(columns=COLUMNS)
-    return table.fillna({name: "" for name in COLUMNS if name not in ("subject_id", "age_years")})
+    if path.suffix.lower() == ".txt":
+        empty = {name: "" for name in COLUMNS if name not in ("subject_id", "age_years")}
+        ids = read_id_list(path)
+        table = pd.DataFrame({"subject_id": ids, "age_years": np.nan}).assign(**empty)[COLUMNS]
+    else:
+        table = read_subject_table(path)
+    if table.empty:
+        raise UserError(f"{path}: holds no subject.")
+    return table
 
 
 def of_cell(subjects: pd.DataFrame, cell: Cell) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import configparser
 import difflib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def read_settings(name: str, overrides: tuple[str, ...] = ()) -> Settings:
             values[section] = read.get(section, {})
             origins[section] = path.name
     _apply_overrides(values, origins, overrides, problems)
-    built = {}
+    built: dict[str, Any] = {}
     for section, model in {**TRAINING_SECTIONS, **EVALUATION_SECTIONS}.items():
         built[section.lower()] = _build(model, section, values[section], origins[section], problems)
     if problems:
@@ -64,7 +65,11 @@ def read_settings(name: str, overrides: tuple[str, ...] = ()) -> Settings:
 
 def _read_ini(path: Path, problems: list[str]) -> Values:
     parser = configparser.ConfigParser(
-        interpolation=None, comment_prefixes=(";", "#"), inline_comment_prefixes=(";",), strict=True
+        interpolation=None,
+        comment_prefixes=(";", "#"),
+        inline_comment_prefixes=(";",),
+        strict=True,
+        default_section="",  # [DEFAULT] is an unknown section like any other
     )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
@@ -92,8 +97,10 @@ def parse_value(text: str | None) -> Any:
     """A Python literal (`5e-3`, `(0.9, 0.999)`, `"female"`, `True`); anything else is a string."""
     text = (text or "").strip()
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash in a text is no error
+            value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
 
@@ -155,7 +162,7 @@ def _build(
     try:
         return model(**content)
     except ValidationError as error:
-        seen = set()
+        seen: set[Any] = set()
         for detail in error.errors():
             if detail["loc"] and detail["loc"][0] in seen:
                 continue  # a union reports a problem once for each of its types
@@ -175,8 +182,16 @@ def _sentence(detail: Any, content: dict[str, Any], model: type[Section]) -> str
     if not key:
         return detail["msg"].removeprefix("Value error, ") + "."
     message = detail["msg"][:1].lower() + detail["msg"][1:]
-    shown = repr(content.get(key))
-    return f"{key} = {shown[:80]}: {message}. {model.model_fields[key].description}"
+    return (
+        f"{key} = {_shown(content.get(key))[:80]}: {message}. {model.model_fields[key].description}"
+    )
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python does not write whole numbers of thousands of digits
+        return "a very large number"
 
 
 def _nearest(word: str, choices: Any) -> str:

@@ -18,9 +18,11 @@ Sex = Literal["female", "male"]
 CellSex = Literal["female", "male", "both"]
 Split = Literal["train", "validation", "test"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+MOST_BINS = 1000
 CountOrZero = Annotated[int, Field(ge=0)]
 
 
@@ -29,10 +31,15 @@ def key(description: str, default=..., **constraints):
     return Field(default, description=description, **constraints)
 
 
+def _refuse_empty_or_repeated(name: str, value: str | tuple[str, ...]) -> None:
+    if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
+        raise ValueError(f"{name} = {value!r}: name at least one, and each once")
+
+
 class Section(BaseModel):
     """A section of an ini file: frozen, strict about types, closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(Section):
@@ -94,6 +101,11 @@ class DataSettings(Section):
         "Training: mirror left and right with probability 1/2.", False
     )
 
+    @model_validator(mode="after")
+    def _sexes(self):
+        _refuse_empty_or_repeated("dataset_sex", self.dataset_sex)
+        return self
+
 
 class SplitSettings(Section):
     """`-m split`: seeded, stratified by age and sex, families kept together, frozen."""
@@ -123,7 +135,7 @@ class TrainingSettings(Section):
     validation_batch_size: Count = key("Subjects a forward pass without gradients.", 12)
     optimiser: Literal["adam", "adamW"] = key('"adam" or "adamW" (decoupled weight decay).', "adam")
     learning_rate: Positive = key("Learning rate at the start.", 5e-3, le=10)
-    optimizer_beta: tuple[Fraction, Fraction] = key("Adam's decay rates.", (0.9, 0.999))
+    optimizer_beta: tuple[BelowOne, BelowOne] = key("Adam's decay rates.", (0.9, 0.999))
     optimizer_epsilon: Positive = key("Adam's epsilon.", 1e-8)
     optimizer_weight_decay: NotNegative = key("Weight decay.", 0.0)
     loss_function: Literal["mse", "mae", "kl"] = key(
@@ -189,9 +201,9 @@ class NetworkSettings(Section):
     def _bins(self):
         first, last = self.age_bins
         n_bins = (last - first) / self.bin_width_years
-        if n_bins < 2 or abs(n_bins - round(n_bins)) > 1e-6:
+        if not 2 <= n_bins <= MOST_BINS or abs(n_bins - round(n_bins)) > 1e-6:
             raise ValueError(
-                "age_bins must span a whole number of bins of bin_width_years, at least 2"
+                f"age_bins must span a whole number of bins of bin_width_years, 2 to {MOST_BINS}"
             )
         return self
 
@@ -228,6 +240,11 @@ class MappingSettings(Section):
         "-m predict: a table (subject_id, sex; age if known) or a list with an id a line.", ""
     )
     bootstrap_resamples: CountOrZero = key("Resamples behind the intervals of the metrics.", 1000)
+
+    @model_validator(mode="after")
+    def _splits(self):
+        _refuse_empty_or_repeated("dataset_type", self.dataset_type)
+        return self
 
 
 class DeltaSettings(Section):

@@ -44,6 +44,6 @@ def simulation_section(base: type) -> type:
             types[field.name],
             Field(field.default, description=descriptions[field.name]),
         )
-    model = create_model("SimulationSettings", __base__=base, **keys)
+    model: type = create_model("SimulationSettings", __base__=base, **keys)
     model.__doc__ = "`-m simulate`: a cohort with known truth. Its numbers, and what they mean:"
     return model

@@ -14,6 +14,8 @@ from utils.common.randomness import seed_from
 from utils.training.early_stopping import EarlyStopping
 from utils.training.optimisation import OptimisationPlan, Schedule, build_optimiser
 
+STOPPED_EARLY = "stopped early"
+
 
 @dataclass
 class Member:
@@ -59,7 +61,7 @@ class Member:
         if not math.isfinite(row["train_loss"]):
             self.stopped = f"diverged in epoch {self.epoch}"
         elif self.early_stopping.should_stop(self.epoch):
-            self.stopped = f"stopped early in epoch {self.epoch}"
+            self.stopped = f"{STOPPED_EARLY} in epoch {self.epoch}"
         self.schedule.after_epoch(row["validation_loss"])
         return is_best
 
@@ -87,6 +89,9 @@ class Member:
         self.schedule.load_state_dict(state["schedule"])
         self.early_stopping.load_state_dict(state["early_stopping"])
         self.history = [dict(row) for row in state["history"]]
+        stopped_early = self.stopped.startswith(STOPPED_EARLY)
+        if stopped_early and not self.early_stopping.should_stop(self.epoch):
+            self.stopped = ""  # it may be more patient now than when it stopped
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class MemberPlan:
             torch.manual_seed(seed)
             network = build_network(self.network)
         # channels last is the layout in which 3D convolutions are quickest, on CPUs about twice
-        network.to(self.device, memory_format=torch.channels_last_3d)
+        network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         optimiser = build_optimiser(self.optimisation, network)
         return Member(
             number=number,

@@ -1,0 +1,147 @@
+"""Batches: a seeded order, augmentation in training only, failures collected, workers that change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.augmentation import AugmentationPlan
+from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_batches
+from datasets.volumes import VolumeReader
+
+AUGMENTED = AugmentationPlan(shift_voxels=2, mirror=True)
+# Python 3.12 and later warn of every fork in a process with threads; workers only read files.
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+@dataclass
+class CountingReader:
+    """A reader that remembers which files were read."""
+
+    inner: VolumeReader
+    read_paths: list[Path] = field(default_factory=list)
+
+    @property
+    def contrast(self):
+        return self.inner.contrast
+
+    def read(self, path: Path) -> np.ndarray:
+        self.read_paths.append(path)
+        return self.inner.read(path)
+
+
+@pytest.fixture
+def volumes(tiny_cohort) -> CellVolumes:
+    reader = CountingReader(VolumeReader(tiny_cohort.contrast, 100.0))
+    return CellVolumes(
+        list(tiny_cohort.subject_ids),
+        list(tiny_cohort.paths),
+        tiny_cohort.ages_years.copy(),
+        reader,
+    )
+
+
+def flat(batches) -> list[int]:
+    return [position for batch in batches for position in batch.positions.tolist()]
+
+
+def positions(batches) -> list[list[int]]:
+    return [batch.positions.tolist() for batch in batches]
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        a.positions.equal(b.positions)
+        and a.volumes.equal(b.volumes)
+        and a.ages_years.equal(b.ages_years)
+        for a, b in zip(first, second)
+    )
+
+
+def test_order_depends_on_seed_and_epoch_only(volumes):
+    def order(seed, epoch, size=4, plan=AUGMENTED):
+        return flat(training_batches(volumes, size, plan, seed, epoch, 0))
+
+    first = order(7, 1)
+    assert sorted(first) == list(range(13)) != first
+    assert first == order(7, 1, size=13) == order(7, 1, plan=AugmentationPlan())
+    assert len({tuple(order(*words)) for words in ((7, 1), (7, 2), (8, 1))}) == 3
+
+
+def test_a_last_batch_of_one_joins_the_one_before(volumes):
+    sizes = [len(p) for p in positions(training_batches(volumes, 4, AugmentationPlan(), 0, 1, 0))]
+    assert sizes == [4, 4, 5]
+    sizes = [len(p) for p in positions(training_batches(volumes, 5, AugmentationPlan(), 0, 1, 0))]
+    assert sizes == [5, 5, 3]
+    sizes = [len(p) for p in positions(evaluation_batches(volumes, 4, 0))]
+    assert sizes == [4, 4, 4, 1]
+
+
+def test_a_batch_holds_the_volumes_and_ages_of_its_positions(volumes, tiny_cohort):
+    for batch in training_batches(volumes, 4, AugmentationPlan(), 3, 1, 0):
+        assert batch.volumes.shape[1:] == (1, 16, 18, 16)
+        for row, position in enumerate(batch.positions.tolist()):
+            expected = volumes.reader.inner.read(tiny_cohort.paths[position])
+            assert np.array_equal(batch.volumes[row, 0].numpy(), expected)
+            assert batch.ages_years[row] == np.float32(tiny_cohort.ages_years[position])
+
+
+def test_augmentation_is_of_training_only_and_of_subject_and_epoch(volumes):
+    def by_subject(batches) -> dict[int, np.ndarray]:
+        found = {}
+        for batch in batches:
+            found.update(zip(batch.positions.tolist(), batch.volumes[:, 0].numpy()))
+        return found
+
+    plain = by_subject(evaluation_batches(volumes, 4, 0))
+    assert all(np.array_equal(plain[i], volumes.reader.inner.read(volumes.paths[i])) for i in plain)
+    first = by_subject(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    again = by_subject(training_batches(volumes, 6, AUGMENTED, 7, 1, 0))
+    later = by_subject(training_batches(volumes, 4, AUGMENTED, 7, 2, 0))
+    assert all(np.array_equal(first[i], again[i]) for i in first)
+    assert sum(not np.array_equal(first[i], plain[i]) for i in first) > 8
+    assert sum(not np.array_equal(first[i], later[i]) for i in first) > 8
+
+
+@forks
+def test_workers_change_nothing(volumes):
+    alone = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    assert same(alone, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2)))
+
+
+@forks
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_failures_are_left_out_and_remembered(volumes, n_workers):
+    volumes.paths[3].write_bytes(b"no image")
+    volumes.paths[9].unlink()
+    seen = flat(training_batches(volumes, 4, AUGMENTED, 7, 1, n_workers))
+    assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    assert set(volumes.failures) == {3, 9} and volumes.failures[9] == "no such file"
+    assert "cannot be read as an image" in volumes.failures[3]
+    before = len(volumes.reader.read_paths)
+    seen = flat(evaluation_batches(volumes, 4, 0))
+    assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
+    assert len(volumes.reader.read_paths) - before == 11  # what failed is not tried again
+
+
+def test_a_training_batch_of_which_one_is_left_is_passed_over(volumes):
+    for position in range(1, 13):
+        volumes.paths[position].unlink()
+    assert list(training_batches(volumes, 4, AugmentationPlan(), 0, 1, 0)) == []
+    assert positions(evaluation_batches(volumes, 4, 0)) == [[0]]
+
+
+def test_in_memory_each_volume_is_read_once(volumes):
+    volumes.paths[3].unlink()
+    direct = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    volumes.reader.read_paths.clear()
+    volumes.failures.clear()
+    assert not volumes.keep_in_memory(12 * 16 * 18 * 16 * 4 / 1e9) and not volumes.in_memory
+    assert not volumes.reader.read_paths
+    assert volumes.keep_in_memory(13 * 16 * 18 * 16 * 4 / 1e9) and volumes.in_memory
+    assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2)))
+    assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0)))  # none was changed
+    assert sorted(volumes.reader.read_paths) == sorted(volumes.paths)

@@ -1,0 +1,165 @@
+"""Who is in the study: published lists, tables as people write them, and no subject in two splits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.subjects import (
+    PublishedLists,
+    apply_split,
+    parse_age,
+    read_id_list,
+    read_published_lists,
+    read_subject_table,
+    refuse_subjects_in_two_splits,
+    subjects_hash,
+)
+from utils.common.errors import UserError
+
+
+def write_lists(folder, sex_prefix, split, ids, ages, suffix=""):
+    (folder / f"{sex_prefix}male_{split}{suffix}.txt").write_text("\n".join(ids) + "\n")
+    np.save(folder / f"{sex_prefix}male_{split}_age{suffix}.npy", np.array(ages))
+    return PublishedLists(folder, f"male_{split}", f"male_{split}_age", suffix)
+
+
+def test_published_lists_of_both_sexes(tmp_path):
+    names = {"train": write_lists(tmp_path, "", "train", ["0011", "12"], [50.5, 61.0], "_small")}
+    write_lists(tmp_path, "fe", "train", ["13"], [70.25], "_small")
+    women = read_published_lists(names, ("female",))
+    assert women[["subject_id", "age_years", "sex", "split"]].values.tolist() == [
+        ["13", 70.25, "female", "train"]
+    ]
+    everybody = read_published_lists(names, ("both",))
+    assert everybody["subject_id"].tolist() == ["13", "0011", "12"]
+    assert everybody["age_years"].tolist() == [70.25, 50.5, 61.0]
+
+
+def test_published_lists_that_do_not_fit_together(tmp_path):
+    train = write_lists(tmp_path, "", "train", ["1", "2", "3"], [50, 60])
+    with pytest.raises(UserError, match=r"male_train.txt has 3 subjects, .*_age.npy 2 ages"):
+        read_published_lists({"train": train}, ("male",))
+    train = write_lists(tmp_path, "", "train", ["1", "2", "3"], [50, 60, 70])
+    test = write_lists(tmp_path, "", "test", ["3", "2", "9"], [50, 60, 70])
+    with pytest.raises(UserError, match=r"2 subject\(s\) .* \(2 in test and train\), e.g. 2"):
+        read_published_lists({"train": train, "test": test}, ("male",))
+    (tmp_path / "male_test_age.npy").write_bytes(b"no array")
+    with pytest.raises(UserError, match="cannot be read as an array of ages"):
+        read_published_lists({"test": test}, ("male",))
+    with pytest.raises(UserError, match=r"female_test.txt: no such list"):
+        read_published_lists({"test": test}, ("female",))
+
+
+def test_a_subject_in_two_splits_is_refused_with_counts():
+    table = pd.DataFrame(
+        {
+            "subject_id": ["a", "b", "c", "a", "b", "c", "d"],
+            "split": ["train", "train", "train", "test", "test", "validation", "test"],
+        }
+    )
+    with pytest.raises(UserError) as caught:
+        refuse_subjects_in_two_splits(table)
+    assert "3 subject(s)" in str(caught.value)
+    assert "2 in test and train, 1 in train and validation" in str(caught.value)
+    refuse_subjects_in_two_splits(table.iloc[[3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize(
+    ("value", "age", "note"),
+    [
+        ("26,9", 26.9, ""), ("63.5", 63.5, ""), (71, 71.0, ""), (0, 0.0, ""),
+        ("89+", math.nan, "age 89+ is censored"), (">90", math.nan, "age >90 is censored"),
+        ("n/a", math.nan, "no age"), ("-9999", math.nan, "no age"), (-9999.0, math.nan, "no age"),
+        (None, math.nan, "no age"), (math.nan, math.nan, "no age"), ("", math.nan, "no age"),
+        ("old", math.nan, "age 'old' is not a number"), ("630", math.nan, "age 630 lies outside 0-120"),
+        ("inf", math.nan, "age inf lies outside 0-120"), (-3, math.nan, "age -3 lies outside 0-120"),
+    ],
+)  # fmt: skip
+def test_ages_as_they_come(value, age, note):
+    parsed, said = parse_age(value)
+    assert said == note
+    assert parsed == age or (math.isnan(parsed) and math.isnan(age))
+
+
+def test_a_table_as_excel_writes_it(tmp_path):
+    path = tmp_path / "participants.csv"
+    path.write_bytes(
+        "\ufeffParticipant_ID;Age;Sex;Split;Family;Site\r\n"
+        "007;26,9;m;train;F01;1\r\n"
+        "0010;89+;F;val;;2\r\n"
+        "11;n/a;1;Test;F01;\r\n"
+        "12;-9999;2;training;;3\r\n"
+        "13;44;0;test;;3\r\n"
+        "14;45;M,;test;;3\r\n"
+        "15;46;n/a;;;3\r\n".encode()
+    )
+    table = read_subject_table(path).set_index("subject_id")
+    assert table.index.tolist() == ["007", "0010", "11", "12", "13", "14", "15"]
+    assert table["sex"].tolist() == ["male", "female", "male", "female", "female", "male", ""]
+    assert table["split"].tolist() == ["train", "validation", "test", "train", "test", "test", ""]
+    assert table["family"].tolist() == ["F01", "", "F01", "", "", "", ""]
+    assert table["site"].tolist() == ["1", "2", "", "3", "3", "3", "3"]
+    assert table.loc["007", "age_years"] == 26.9
+    assert table["note"].tolist()[1:4] == ["age 89+ is censored", "no age", "no age"]
+    assert table["age_years"].isna().tolist() == [False, True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,age\n1,2\n", "no column of subject ids .* Found: name, age"),
+        ("subject_id,age\n1,2\n1,3\n", r"1 subject id\(s\) occur twice, e.g. 1"),
+        ("subject_id,age\n1,2\n,3\n", r"1 row\(s\) have no subject id"),
+        ("subject_id,age\n../1,2\n", r"cannot hold slashes, e.g. '../1'"),
+        ("subject_id,sex\n1,unknown\n", "sex 'unknown' is not understood"),
+        ("subject_id,split\n1,holdout\n", "split 'holdout' is not one of train, validation, test"),
+        ("subject_id,Age,age\n1,50,60\n", "occur twice but for capitals: age"),
+        ("subject_id,age,sex\n1,26,9,m\n", "more fields than the 3 column names"),
+        ("subject_id,age\n1,2\n2,26,9\n", "cannot be read as a table .*line 3"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, words):
+    path = tmp_path / "people.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        read_subject_table(path)
+    assert str(path) in str(caught.value)
+
+
+def test_only_ids_are_enough(tmp_path):
+    path = tmp_path / "people.tsv"
+    path.write_text("eid\n001\n2\n")
+    table = read_subject_table(path)
+    assert table["subject_id"].tolist() == ["001", "2"]
+    assert table["note"].tolist() == ["no age", "no age"] and (table["sex"] == "").all()
+    path.write_text("eid\n")
+    assert read_subject_table(path).empty
+
+
+def test_id_lists(tmp_path):
+    path = tmp_path / "exclude.txt"
+    path.write_bytes(b"\xef\xbb\xbf001\r\n\r\n  22 \r\n")
+    assert read_id_list(path) == ["001", "22"]
+    path.write_text("1\n2\n1\n")
+    with pytest.raises(UserError, match=r"occur twice, e\.g\. 1"):
+        read_id_list(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as a list of subjects"):
+        read_id_list(path)
+
+
+def test_a_frozen_split_fits_its_table_only():
+    table = pd.DataFrame({"subject_id": ["1", "2"]})
+    frozen = pd.DataFrame({"subject_id": ["2", "1", "5"], "split": ["test", "train", "test"]})
+    assert apply_split(table, frozen, "splits.csv")["split"].tolist() == ["train", "test"]
+    with pytest.raises(UserError, match=r"splits\.csv: 1 of 3 subjects have no split there"):
+        apply_split(pd.DataFrame({"subject_id": ["1", "2", "3"]}), frozen, "splits.csv")
+
+
+def test_the_hash_is_of_the_set():
+    assert subjects_hash(["2", "1"]) == subjects_hash(["1", "2"]) != subjects_hash(["1", "3"])
+    assert subjects_hash(["12", "3"]) != subjects_hash(["1", "23"])
