@@ -106,6 +106,13 @@ def test_augmentation_is_of_training_only_and_of_subject_and_epoch(volumes):
     assert sum(not np.array_equal(first[i], later[i]) for i in first) > 8
 
 
+def test_each_subject_has_a_draw_of_its_own(volumes):
+    everybody_the_same = volumes.read(0)
+    volumes._kept.update(dict.fromkeys(range(13), everybody_the_same))
+    batches = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    assert len({row.numpy().tobytes() for batch in batches for row in batch.volumes}) > 9
+
+
 @forks
 def test_workers_change_nothing(volumes):
     alone = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))

@@ -238,7 +238,9 @@ class _Residuals:
         self.collinear = ~self.constant & ~(share > COLLINEAR_TOLERANCE)
         self.sd = self.length / np.sqrt(len(values) - 1)
         n_free = max(len(values) - basis.shape[1] - 1, 0)  # 0: fewer rows than confounds, no test
-        self.residual_sd = self.residual_length / np.sqrt(n_free) if n_free else self.length * np.nan
+        self.residual_sd = (
+            self.residual_length / np.sqrt(n_free) if n_free else self.length * np.nan
+        )
 
 
 def _fill_block(

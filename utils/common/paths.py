@@ -48,9 +48,15 @@ class CellPaths:
 
     def networks(self) -> list[NetworkPaths]:
         """Networks that have a best checkpoint, in order of their number."""
+        return [path for path in self._all_networks() if path.best.is_file()]
+
+    def networks_without_best(self) -> list[NetworkPaths]:
+        """Networks that were trained and never had a finite validation loss."""
+        return [p for p in self._all_networks() if p.last.is_file() and not p.best.is_file()]
+
+    def _all_networks(self) -> list[NetworkPaths]:
         found = [path for path in self.folder.glob("network_*") if path.name[8:].isdigit()]
-        paths = [NetworkPaths(path) for path in sorted(found, key=lambda p: int(p.name[8:]))]
-        return [path for path in paths if path.best.is_file()]
+        return [NetworkPaths(path) for path in sorted(found, key=lambda p: int(p.name[8:]))]
 
     def predictions(self, split: str) -> Path:
         return self.folder / f"predictions_{split}.csv"

@@ -5,6 +5,7 @@ Nothing here imports torch, so that an association job or a report starts at onc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +113,20 @@ class Experiment:
             names = ", ".join(cell.name for cell in self.grid)
             raise UserError(f"--cell {self.options.cell}: no such cell; the grid has {names}.")
         return chosen
+
+    def each_cell(self, work: Callable[[Cell], None], worked: str) -> None:
+        """Do `work` for every cell; one that cannot be `worked` is a problem, not the end of the run."""
+        n_failed = 0
+        for cell in self.cells:
+            try:
+                work(cell)
+            except UserError as error:
+                if len(self.cells) == 1:
+                    raise
+                self.problem(f"{cell.name} was not {worked}: {error}")
+                n_failed += 1
+        if n_failed == len(self.cells):
+            raise UserError(f"no cell could be {worked}; the reasons stand above.")
 
     def cell_paths(self, cell: Cell) -> CellPaths:
         """Files of a cell."""

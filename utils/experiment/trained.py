@@ -11,6 +11,7 @@ from BrainAgeNetworks.checkpoints import load_checkpoint
 from BrainAgeNetworks.registry import NetworkPlan, build_network
 from BrainAgeNetworks.targets import Target, target_from_dict
 from utils.common.errors import UserError
+from utils.common.messages import warn
 from utils.common.paths import CellPaths
 from utils.experiment.experiment import Cell
 from utils.experiment.training import collapsed
@@ -42,8 +43,17 @@ def load_trained(cell: Cell, paths: CellPaths) -> list[TrainedNetwork]:
         None is there, one is damaged, or they were trained for another contrast, sex, grid or scaling.
     """
     found = paths.networks()
+    without_best = paths.networks_without_best()
     if not found:
-        raise UserError(f"{paths.folder}: no trained network; run -m train first.")
+        raise UserError(
+            f"{paths.folder}: no trained network; run -m train first."
+            if not without_best
+            else f"{paths.folder}: none of its networks has a best checkpoint: they diverged. Train again "
+            "with a lower learning_rate."
+        )
+    if without_best:
+        names = ", ".join(network_paths.folder.name for network_paths in without_best)
+        warn(f"{paths.folder}: {names} diverged, has no best checkpoint and is not used.")
     networks = []
     for network_paths in found:
         record = load_checkpoint(network_paths.best)

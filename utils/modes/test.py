@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils.common.errors import UserError
 from utils.common.files import write_json, write_table
 from utils.common.messages import say
 from utils.common.randomness import generator
@@ -20,17 +19,7 @@ from utils.experiment.training import choose_device
 def run(experiment: Experiment) -> None:
     """Test every cell; one that cannot be tested is a problem, not the end of the run."""
     device = choose_device(experiment)
-    n_failed = 0
-    for cell in experiment.cells:
-        try:
-            test_cell(experiment, cell, device)
-        except UserError as error:
-            if len(experiment.cells) == 1:
-                raise
-            experiment.problem(f"{cell.name} was not tested: {error}")
-            n_failed += 1
-    if n_failed == len(experiment.cells):
-        raise UserError("no cell could be tested; the reasons stand above.")
+    experiment.each_cell(lambda cell: test_cell(experiment, cell, device), "tested")
 
 
 def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:

@@ -11,15 +11,19 @@ from utils.common.errors import UserError
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
 from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.members import (
+    build_member,
+    is_finished,
+    is_retrained,
+    numbers,
+    report_member,
+)
 from utils.experiment.training import (
     CheckpointKeeper,
-    checkpoint_to_continue,
     choose_device,
-    collapsed,
     loop_plan,
     member_plan,
     network_seed,
-    restore,
     training_record,
 )
 from utils.experiment.volumes import cell_volumes, report_failures, scale_factor_of
@@ -32,29 +36,18 @@ def run(experiment: Experiment) -> None:
     """Train every cell; a cell that cannot be trained is a problem, not the end of the run."""
     refuse_to_overwrite(experiment)
     device = choose_device(experiment)
-    n_failed = 0
-    for i, cell in enumerate(experiment.cells, start=1):
-        say(f"training {cell.name} (cell {i} of {len(experiment.cells)}) on {device}")
-        try:
-            train_cell(experiment, cell, device)
-        except UserError as error:
-            if len(experiment.cells) == 1:
-                raise
-            experiment.problem(f"{cell.name} was not trained: {error}")
-            n_failed += 1
-    if n_failed == len(experiment.cells):
-        raise UserError("no cell could be trained; the reasons stand above.")
+    experiment.each_cell(lambda cell: train_cell(experiment, cell, device), "trained")
 
 
 def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
     """Read the subjects, build or restore the networks, fit, and say what came of it."""
+    place = f"{experiment.cells.index(cell) + 1} of {len(experiment.cells)}"
+    say(f"training {cell.name} (cell {place}) on {device}")
     train_subjects = with_age(experiment, cell, "train")
     validation_subjects = with_age(experiment, cell, "validation")
     scale_factor = scale_factor_of(experiment, cell, train_subjects)
     train = cell_volumes(experiment, cell, train_subjects, scale_factor)
     validation = cell_volumes(experiment, cell, validation_subjects, scale_factor)
-    keep_in_memory(experiment, train, validation)
-
     mean_age_years = float(train.ages_years.mean())
     null_mae_years = float(np.abs(validation.ages_years - mean_age_years).mean())
     plan = member_plan(experiment.settings, cell, mean_age_years, device)
@@ -64,6 +57,10 @@ def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None
     members = [
         build_member(experiment, cell, plan, number, record) for number in numbers(experiment)
     ]
+    if is_finished(experiment, cell, members, null_mae_years):
+        say("  trained already")
+        return
+    keep_in_memory(experiment, train, validation)
     say(
         f"  {len(train)} training and {len(validation)} validation subjects, input "
         f"{' x '.join(map(str, cell.contrast.box))}, scale factor {scale_factor:.6g}; the mean age "
@@ -72,17 +69,11 @@ def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None
     fit(experiment, cell, members, train, validation, record)
     for split, volumes in (("train", train), ("validation", validation)):
         report_failures(experiment, cell, split, volumes)
-    again = [m for m in members if report_member(cell, m, null_mae_years) and m.attempt == 1]
-    if again and experiment.settings.training.collapsed_networks == "retrain":
+    for member in members:
+        report_member(cell, member, null_mae_years)
+    again = [member for member in members if is_retrained(experiment, member, null_mae_years)]
+    if again:
         retrain(experiment, cell, plan, again, (train, validation), record)
-
-
-def numbers(experiment: Experiment) -> list[int]:
-    """Which networks of a cell this run trains: all, or the one of --network."""
-    size, only = experiment.settings.training.ensemble_size, experiment.options.network
-    if only is not None and not 1 <= only <= size:
-        raise UserError(f"--network {only}: the ensemble has networks 1 to {size}.")
-    return [only] if only else list(range(1, size + 1))
 
 
 def refuse_to_overwrite(experiment: Experiment) -> None:
@@ -135,20 +126,6 @@ def keep_in_memory(experiment: Experiment, train: CellVolumes, validation: CellV
             )
 
 
-def build_member(
-    experiment: Experiment, cell: Cell, plan: MemberPlan, number: int, record: dict
-) -> Member:
-    """A fresh network, or one that goes on from the checkpoint that -c names."""
-    member = plan.build(number, network_seed(experiment.settings, cell, number))
-    paths = experiment.cell_paths(cell).network(number)
-    choice = experiment.options.checkpoint
-    if choice == "0" or (choice == "" and not paths.last.is_file()):
-        return member
-    restore(member, checkpoint_to_continue(paths, choice or "last"), record)
-    say(f"  network {number} goes on after epoch {member.epoch} {member.stopped}".rstrip())
-    return member
-
-
 def fit(
     experiment: Experiment,
     cell: Cell,
@@ -165,23 +142,6 @@ def fit(
         Solver(members, loss, device, keeper).fit(train, validation, loop_plan(experiment, cell))
     finally:
         keeper.close()
-
-
-def report_member(cell: Cell, member: Member, null_mae_years: float) -> bool:
-    """Say how a network ended; True if it collapsed."""
-    mae = member.best.get("validation_mae_years", float("nan"))
-    ending = f", {member.stopped}" if member.stopped else ""
-    say(
-        f"  network {member.number}: best epoch {member.early_stopping.best_epoch} of {member.epoch}"
-        f"{ending}, validation MAE {mae:.2f} y"
-    )
-    if collapsed(mae, null_mae_years):
-        warn(
-            f"{cell.name} network {member.number} collapsed: its validation MAE of {mae:.2f} y is no "
-            f"better than the mean age's {null_mae_years:.2f} y. It is not averaged in."
-        )
-        return True
-    return False
 
 
 def retrain(

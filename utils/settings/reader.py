@@ -87,10 +87,13 @@ def _read_ini(path: Path, problems: list[str]) -> Values:
     except configparser.Error as error:
         problems.append(f"{path}: {' '.join(str(error).split())}")
         return {}
-    return {
-        section: {key: parse_value(text) for key, text in parser.items(section)}
-        for section in parser.sections()
-    }
+    values: Values = {section: {} for section in parser.sections()}
+    for section, content in values.items():
+        for key, text in parser.items(section):
+            content[key] = parse_value(text)
+            if _is_unclosed(content[key], text):
+                problems.append(f"{path.name} [{section}]: {key} = {text}: {_UNCLOSED}")
+    return values
 
 
 def parse_value(text: str | None) -> Any:
@@ -103,6 +106,16 @@ def parse_value(text: str | None) -> Any:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
+
+
+_UNCLOSED = "is no Python value; close its quotes or brackets (a ; after a space begins a comment)."
+
+
+def _is_unclosed(value: Any, text: str) -> bool:
+    """Whether what begins as a quoted text or a tuple was taken for an unquoted text."""
+    return (
+        isinstance(value, str) and value == text.strip() and value.startswith(('"', "'", "(", "["))
+    )
 
 
 def _translate_published_keys(values: Values, path: Path, problems: list[str]) -> None:
@@ -153,6 +166,8 @@ def _apply_overrides(
             )
         else:
             values[section][key] = parse_value(text)
+            if _is_unclosed(values[section][key], text):
+                problems.append(f"--set {override}: {_UNCLOSED}")
             origins[section] = origins[section].removesuffix(" and --set") + " and --set"
 
 

@@ -177,6 +177,12 @@ class TrainingSettings(Section):
             raise ValueError(
                 "learning_rate_validation_scheduler and learning_rate_cyclical are both True; choose one"
             )
+        lower = self.learning_rate_scheduler_min_value
+        if self.learning_rate_cyclical and lower >= self.learning_rate_scheduler_max_value:
+            raise ValueError(
+                "learning_rate_cyclical needs learning_rate_scheduler_min_value below "
+                "learning_rate_scheduler_max_value"
+            )
         return self
 
 

@@ -1,0 +1,118 @@
+"""What is kept at the end of an epoch, and what a training may be continued with."""
+
+from __future__ import annotations
+
+import pytest
+
+from BrainAgeNetworks.checkpoints import load_checkpoint, save_checkpoint
+from utils.common.errors import UserError
+from utils.experiment import training
+from utils.experiment.experiment import Experiment, Options
+from utils.modes import train
+from utils.settings.reader import read_settings
+
+CELL = "tiny_both"
+
+
+@pytest.fixture
+def study(tiny_cohort, tmp_path):
+    """Function: name, overrides, options -> an experiment on the tiny cohort."""
+    splits = ["train"] * 8 + ["validation"] * 5
+    rows = zip(tiny_cohort.subject_ids, tiny_cohort.ages_years, splits)
+    (tmp_path / "people.csv").write_text(
+        "subject_id,age,split\n" + "\n".join(f"{i},{age},{split}" for i, age, split in rows)
+    )
+
+    def make(name: str, *overrides: str, **options) -> Experiment:
+        (tmp_path / f"{name}.ini").write_text(
+            '[DATA]\ndataset_sex = "both"\nmodality_flag = tiny\ndata_directory = subjects\n'
+            "scaling_values = contrasts.csv\nsubjects = people.csv\n"
+            "[TRAINING]\nensemble_size = 2\nnumber_of_epochs = 3\ntraining_batch_size = 4\n"
+            "tensorboard = False\n[NETWORK]\nwidths = (2, 3)\ndropout_rate_1 = 0.3\n"
+        )
+        (tmp_path / f"{name}_eval.ini").write_text("")
+        experiment = Experiment(
+            read_settings(str(tmp_path / name), overrides), Options(mode="train", **options)
+        )
+        experiment.open()
+        return experiment
+
+    return make
+
+
+def kept(experiment: Experiment) -> dict[str, dict]:
+    """Name of a file of the cell's networks -> its checkpoint, or its bytes."""
+    folder = experiment.paths.cell(CELL).folder
+    return {
+        str(path.relative_to(folder)): load_checkpoint(path) if path.suffix == ".pt" else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }  # fmt: skip
+
+
+def without_names(content: dict[str, dict]) -> dict[str, dict]:
+    for checkpoint in content.values():
+        if isinstance(checkpoint, dict):
+            checkpoint.pop("experiment")
+            checkpoint.pop("versions")
+    return content
+
+
+class Killed(BaseException):
+    """As if the process had died here."""
+
+
+@pytest.mark.parametrize("network", [1, 2])
+@pytest.mark.parametrize("dies_before", ["best.pt", "last.pt"])
+def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
+    study, monkeypatch, same_to_the_bit, network, dies_before
+):
+    whole = study("whole")
+    train.run(whole)
+    assert set(kept(whole)) == {
+        f"network_{k}/{name}" for k in (1, 2) for name in ("best.pt", "last.pt", "history.csv")
+    }
+    killed = study("killed")
+    first = 1 if dies_before == "best.pt" else 2  # the first epoch is always the best so far
+    target = killed.paths.cell(CELL).network(network).folder / dies_before
+
+    def save(content, path):
+        if path == target and content["epoch"] >= first:
+            raise Killed
+        save_checkpoint(content, path)
+
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    with pytest.raises(Killed):
+        train.run(killed)
+    monkeypatch.setattr(training, "save_checkpoint", save_checkpoint)
+    train.run(study("killed"))
+    assert same_to_the_bit(without_names(kept(whole)), without_names(kept(killed)))
+
+
+def test_every_kth_checkpoint_is_kept_and_can_be_continued_from(study, same_to_the_bit):
+    whole = study("whole", "TRAINING.keep_every=1")
+    train.run(whole)
+    assert whole.paths.cell(CELL).network(2).kept_epochs() == [1, 2, 3]
+    before = without_names(kept(whole))
+    train.run(study("whole", "TRAINING.keep_every=1", checkpoint="1"))
+    assert same_to_the_bit(before, without_names(kept(whole)))
+    with pytest.raises(UserError, match=r"-c 7: .* does not exist; there is last, best, 1, 2, 3"):
+        train.run(study("whole", checkpoint="7"))
+
+
+def test_what_a_training_cannot_be_continued_with_is_listed(study, tmp_path):
+    train.run(study("whole", epochs=1))
+    changed = study("whole", "TRAINING.learning_rate=0.1", "NETWORK.widths=(4,)")
+    with pytest.raises(UserError) as caught:
+        train.run(changed)
+    said = str(caught.value)
+    assert "[TRAINING] learning_rate was 0.005 and is 0.1" in said
+    assert "widths was [2, 3] and is [4]" in said and "start afresh with -c 0 --yes" in said
+    text = (tmp_path / "people.csv").read_text().replace("0008,", "0099,")
+    (tmp_path / "people.csv").write_text(text)
+    with pytest.raises(UserError, match="the training subjects are not the same"):
+        train.run(study("whole"))
+    (tmp_path / "people.csv").write_text(text.replace("0099,", "0008,"))
+    train.run(study("whole", "TRAINING.early_stopping_patience=7", "DATA.memory_gb=0"))
+    history = study("whole").paths.cell(CELL).network(1).history.read_text()
+    assert [line.split(",")[0] for line in history.splitlines()] == ["epoch", "1", "2", "3"]
