@@ -14,7 +14,14 @@ from datasets.volumes import VolumeReader
 
 AUGMENTED = AugmentationPlan(shift_voxels=2, mirror=True)
 # Python 3.12 and later warn of every fork in a process with threads; workers only read files.
-forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+# On a machine with one core torch warns of two workers.
+FORKS = "ignore:.*multi-threaded.*fork:DeprecationWarning"
+FEW_CORES = "ignore:This DataLoader will create:UserWarning"
+
+
+def forks(test):
+    """For tests with worker processes."""
+    return pytest.mark.filterwarnings(FORKS, FEW_CORES)(test)
 
 
 @dataclass

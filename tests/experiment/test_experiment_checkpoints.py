@@ -89,6 +89,14 @@ def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
     assert same_to_the_bit(without_names(kept(whole)), without_names(kept(killed)))
 
 
+def test_the_best_is_kept_before_the_last(study, monkeypatch):
+    # killed between the two, the epoch is done again; the other way round its best would be lost
+    names = []
+    monkeypatch.setattr(training, "save_checkpoint", lambda _, path: names.append(path.name))
+    train.run(study("order", epochs=1))
+    assert names == ["best.pt", "last.pt"] * 2
+
+
 def test_every_kth_checkpoint_is_kept_and_can_be_continued_from(study, same_to_the_bit):
     whole = study("whole", "TRAINING.keep_every=1")
     train.run(whole)

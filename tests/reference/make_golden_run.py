@@ -24,6 +24,8 @@ REFERENCE = Path(__file__).resolve().with_name("golden_run.json")
 CELLS = ("T1_nonlinear_female", "T1_nonlinear_male", "swi_female", "swi_male")
 NETWORKS = (1, 2)
 MODES = ("simulate", "study")
+# One thread, and no look at the checkout's revision: a commit made meanwhile would stand in the results.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
 
 
 def run_program(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -31,7 +33,7 @@ def run_program(*words: str, folder: Path, **environment: str) -> subprocess.Com
     return subprocess.run(
         [sys.executable, str(PROGRAM / "run.py"), *words],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ import torch
 
 from BrainAgeNetworks.checkpoints import load_checkpoint
 from run import main
-from tests.reference.make_golden_run import PROGRAM, run_program
+from tests.reference.make_golden_run import ENVIRONMENT, PROGRAM, run_program
 from utils.common.files import read_table, replacing
 from utils.common.randomness import generator
 
@@ -122,7 +122,7 @@ def kill_training(folder: Path, after: str, moment_s: float) -> str:
     training = subprocess.Popen(
         [sys.executable, "-u", str(PROGRAM / "run.py"), "-m", "train", "-n", "golden", "--cell", CELL],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **ENVIRONMENT},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -177,7 +177,7 @@ def test_a_study_killed_anywhere_ends_like_one_that_was_not(golden: Path, untrai
         study = subprocess.Popen(
             [sys.executable, str(PROGRAM / "run.py"), *words],
             cwd=untrained,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **ENVIRONMENT},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

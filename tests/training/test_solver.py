@@ -187,6 +187,17 @@ def test_validation_teaches_nothing(in_memory, keeper, member_plan, same_to_the_
         assert a.history[0]["validation_loss"] != b.history[0]["validation_loss"]
 
 
+def test_a_member_that_is_ahead_of_a_stopped_one_goes_on(
+    in_memory, keeper, member_plan, same_to_the_bit
+):
+    plan = member_plan()
+    whole = fit(build(plan), in_memory, keeper)
+    stopped, ahead = (keeper.restore(m, e) for m, e in zip(build(plan), (2, 4)))
+    stopped.stopped = "diverged in epoch 2"
+    fit([stopped, ahead], in_memory, keeper)
+    assert stopped.epoch == 2 and same_to_the_bit(ahead.state_dict(), whole[1].state_dict())
+
+
 def test_when_all_have_stopped_nothing_more_is_read(cell, keeper, member_plan):
     members = build(member_plan(patience_epochs=1))
     for member in members:

@@ -236,6 +236,7 @@ def _read_text_table(path: Path) -> pd.DataFrame:
                 skipinitialspace=True,
                 dtype=texts,
                 low_memory=False,
+                float_precision="round_trip",  # what was written is read, to the last bit
             )
         except pd.errors.ParserWarning as error:
             raise UserError(
