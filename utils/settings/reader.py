@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from utils.common.errors import SettingsError
 from utils.common.messages import warn
 from utils.settings.legacy import REFUSED_VALUES, RENAMED, WITHOUT_EFFECT
-from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Section, Settings
+from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Settings
+from utils.settings.section import Section
 
 Values = dict[str, dict[str, Any]]
 

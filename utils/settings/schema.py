@@ -1,318 +1,37 @@
-"""Every key of the ini pair: its type, unit, choices and default, and the sentence that explains it.
+"""The ini pair as one typed, frozen object.
 
-The templates `settings.ini` and `settings_eval.ini` are written from this file (`python -m
-utils.settings.template`), so a key and its explanation cannot drift apart. Sections and keys keep
-AgeMapper's published names where the meaning is the same; the others are in `legacy.py`.
+Every key stands in `training.py` (NAME.ini) or `evaluation.py` (NAME_eval.ini) with its type, unit,
+choices, default and the sentence that explains it. The templates `settings.ini` and `settings_eval.ini`
+are written from them (`python -m utils.settings.template`), so a key and its explanation cannot drift
+apart. Sections and keys keep AgeMapper's published names where the meaning is the same; the others are
+in `legacy.py`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from utils.settings.simulation import simulation_section
+from utils.settings.evaluation import (
+    EVALUATION_SECTIONS,
+    AssociationSettings,
+    DeltaSettings,
+    MappingSettings,
+    ReportSettings,
+)
+from utils.settings.section import Split
+from utils.settings.training import (
+    TRAINING_SECTIONS,
+    DataSettings,
+    MiscSettings,
+    NetworkSettings,
+    SplitSettings,
+    TrainingSettings,
+)
 
-Sex = Literal["female", "male"]
-CellSex = Literal["female", "male", "both"]
-Split = Literal["train", "validation", "test"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-MOST_BINS = 1000
-CountOrZero = Annotated[int, Field(ge=0)]
-
-
-def key(description: str, default=..., **constraints):
-    """A key with its explanation; without a default it must be in the ini file."""
-    return Field(default, description=description, **constraints)
-
-
-def _refuse_empty_or_repeated(name: str, value: str | tuple[str, ...]) -> None:
-    if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
-        raise ValueError(f"{name} = {value!r}: name at least one, and each once")
-
-
-class Section(BaseModel):
-    """A section of an ini file: frozen, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataSettings(Section):
-    """Which subjects, which volumes, and how they are read."""
-
-    dataset_sex: CellSex | tuple[Sex, ...] = key(
-        '"female", "male", ("female", "male") for one set of networks each, or "both" for one pooled set.',
-        examples=[("female", "male")],
-    )
-    modality_flag: str | tuple[str, ...] = key(
-        'Contrast, tuple of contrasts, or "all": names from the contrast table.',
-        examples=["T1_nonlinear"],
-    )
-    data_directory: str = key(
-        "Folder with one folder a subject.",
-        examples=["/data/subjects"],
-        min_length=1,
-    )
-    path_template: str = key(
-        "Where a volume lies below data_directory; {subject_id}, {session} and {data_file} (contrast "
-        "table) are filled in.",
-        "{subject_id}/{data_file}",
-        min_length=1,
-    )
-    session: str = key("Text that fills {session}.", "")
-    scaling_values: str = key(
-        "The contrast table: name, scale_factor (or auto: from the training set), resolution, data_file; "
-        "optional shape, crop, volume_index, divide_by_mean, category.",
-        "datasets/scaling_values_simple.csv",
-    )
-    subjects: str = key(
-        "One table of all subjects (CSV or TSV): subject_id or participant_id, age or age_years (years), "
-        "sex, split; optionally family, site. Empty: the published lists below.",
-        "",
-    )
-    exclude: str = key("File with a subject id a line: these are left out everywhere.", "")
-    data_folder_name: str = key("Folder of the published lists (.txt) and ages (.npy).", "datasets")
-    dataset_size: str = key(
-        'Which published lists: "full", or a suffix such as "small" (male_train_small.txt).', "full"
-    )
-    male_train: str = key(
-        'Published list of training men; for women "fe" is put in front.', "male_train"
-    )
-    male_train_age: str = key("Their ages, years.", "male_train_age")
-    male_validation: str = key("Published list of validation men.", "male_validation")
-    male_validation_age: str = key("Their ages, years.", "male_validation_age")
-    conform: Literal["strict", "reorient", "resample"] = key(
-        '"strict": a volume whose grid differs from the contrast\'s is refused; "reorient": axes are '
-        'permuted and flipped to LAS first; "resample": also mapped onto the grid by its affine.',
-        "strict",
-    )
-    num_workers: CountOrZero = key("Processes that read volumes ahead; 0: none.", 0, le=256)
-    memory_gb: NotNegative = key(
-        "Cropped volumes of a cell are kept in memory if they all fit into this many GB.", 4.0
-    )
-    shift_transformation: bool = key("Training: shift each axis by up to shift_voxels.", True)
-    shift_voxels: CountOrZero = key("Largest shift, voxels; what moves in is zero.", 2, le=20)
-    mirror_transformation: bool = key(
-        "Training: mirror left and right with probability 1/2.", False
-    )
-
-    @model_validator(mode="after")
-    def _sexes(self):
-        _refuse_empty_or_repeated("dataset_sex", self.dataset_sex)
-        return self
-
-
-class SplitSettings(Section):
-    """`-m split`: seeded, stratified by age and sex, families kept together, frozen."""
-
-    fractions: tuple[Positive, Positive, Positive] = key(
-        "Training, validation and test share of the subjects; they add up to 1.", (0.6, 0.08, 0.32)
-    )
-    stratum_years: Positive = key("Width of the age strata, years.", 5.0)
-    split_seed: CountOrZero = key("Seed of the split.", 0)
-
-    @model_validator(mode="after")
-    def _adds_up(self):
-        if abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(f"fractions add up to {sum(self.fractions):g}, not 1")
-        return self
-
-
-class TrainingSettings(Section):
-    """The ensemble of a cell and how it learns."""
-
-    ensemble_size: Count = key("Identical networks a cell, which differ by seed alone.", 3, le=100)
-    seed: CountOrZero = key(
-        "From it follow every network's initialisation, order and augmentation.", 0
-    )
-    number_of_epochs: Count = key("Epochs in total; -e overrides.", 250)
-    training_batch_size: Count = key("Subjects a training step.", 12, ge=2)
-    validation_batch_size: Count = key("Subjects a forward pass without gradients.", 12)
-    optimiser: Literal["adam", "adamW"] = key('"adam" or "adamW" (decoupled weight decay).', "adam")
-    learning_rate: Positive = key("Learning rate at the start.", 5e-3, le=10)
-    optimizer_beta: tuple[BelowOne, BelowOne] = key("Adam's decay rates.", (0.9, 0.999))
-    optimizer_epsilon: Positive = key("Adam's epsilon.", 1e-8)
-    optimizer_weight_decay: NotNegative = key("Weight decay.", 0.0)
-    loss_function: Literal["mse", "mae", "kl"] = key(
-        '"mse" or "mae" on years; "kl": SFCN\'s soft labels over the age bins of [NETWORK].', "mse"
-    )
-    learning_rate_validation_scheduler: bool = key(
-        "True: lower the rate when the validation loss stalls (ReduceLROnPlateau).", True
-    )
-    learning_rate_cyclical: bool = key("True: CyclicLR instead. Both False: StepLR.", False)
-    learning_rate_scheduler_gamma: Positive = key("Factor of a lowering.", 0.5, lt=1)
-    learning_rate_scheduler_step_size: Count = key("StepLR: epochs between lowerings.", 250)
-    learning_rate_scheduler_patience: CountOrZero = key("Plateau: epochs without a gain.", 15)
-    learning_rate_scheduler_threshold: NotNegative = key(
-        "Plateau: what counts as a gain (loss).", 1e-7
-    )
-    learning_rate_scheduler_min_value: NotNegative = key("Plateau: floor; Cyclic: lower end.", 1e-6)
-    learning_rate_scheduler_max_value: Positive = key("Cyclic: upper end.", 3e-5)
-    learning_rate_scheduler_step_number: Count = key(
-        "Cyclic: steps from lower to upper end.", 13200
-    )
-    early_stopping_min_patience: CountOrZero = key("Never stop before this epoch.", 0)
-    early_stopping_patience: Count = key(
-        "Stop after so many epochs without a gain in validation loss.", 40
-    )
-    early_stopping_min_delta: NotNegative = key("What counts as a gain (loss).", 0.0)
-    keep_every: CountOrZero = key(
-        "Keep the checkpoint of every k-th epoch; 0: best and last only.", 0
-    )
-    collapsed_networks: Literal["report", "retrain"] = key(
-        'A network no better on validation than the mean age: "report" leaves it out of the average and '
-        'says so; "retrain" trains it once more with another seed first.',
-        "report",
-    )
-    tensorboard: bool = key("Write TensorBoard event files.", True)
-
-    @model_validator(mode="after")
-    def _one_schedule(self):
-        if self.learning_rate_validation_scheduler and self.learning_rate_cyclical:
-            raise ValueError(
-                "learning_rate_validation_scheduler and learning_rate_cyclical are both True; choose one"
-            )
-        lower = self.learning_rate_scheduler_min_value
-        if self.learning_rate_cyclical and lower >= self.learning_rate_scheduler_max_value:
-            raise ValueError(
-                "learning_rate_cyclical needs learning_rate_scheduler_min_value below "
-                "learning_rate_scheduler_max_value"
-            )
-        return self
-
-
-class NetworkSettings(Section):
-    """The architecture."""
-
-    network: str = key('Registered network: "agemapper" or "sfcn".', "agemapper")
-    widths: tuple[Count, ...] = key("Channels of each block; (): as published.", ())
-    dropout_rate_1: Fraction = key(
-        "Dropout before the first Linear (SFCN: its only one).", 0.0, lt=1
-    )
-    dropout_rate_2: Fraction = key("Dropout before the second Linear.", 0.0, lt=1)
-    dropout_rate_3: Fraction = key("Dropout before the last Linear.", 0.0, lt=1)
-    upsample_2mm: bool = key("2 mm contrasts are upsampled x2 first, as published.", True)
-    age_bins: tuple[float, float] = key(
-        'First and last edge of the age bins for "kl", years.', (42.0, 82.0)
-    )
-    bin_width_years: Positive = key("Width of an age bin, years.", 1.0)
-    soft_label_sd_years: Positive = key("SD of the soft label, years.", 1.0)
-
-    @model_validator(mode="after")
-    def _bins(self):
-        first, last = self.age_bins
-        n_bins = (last - first) / self.bin_width_years
-        if not 2 <= n_bins <= MOST_BINS or abs(n_bins - round(n_bins)) > 1e-6:
-            raise ValueError(
-                f"age_bins must span a whole number of bins of bin_width_years, 2 to {MOST_BINS}"
-            )
-        return self
-
-
-class MiscSettings(Section):
-    """Where results go and what computes."""
-
-    experiments_directory: str = key("Results lie in experiments_directory/NAME.", "experiments")
-    device: str = key('"auto", "cpu", "cuda" or "cuda:N"; --device overrides.', "auto")
-
-    @model_validator(mode="after")
-    def _device(self):
-        kind, _, number = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (
-            number and (kind != "cuda" or not number.isdigit())
-        ):
-            raise ValueError(f"device = {self.device!r} is not one of auto, cpu, cuda, cuda:N")
-        return self
-
-
-class MappingSettings(Section):
-    """Testing and predicting with trained networks."""
-
-    experiment_name: str = key("Trained experiment whose networks are used; empty: this one.", "")
-    dataset_type: Split | tuple[Split, ...] = key(
-        '"validation", "test" or both. Validation is needed for deltas.', ("validation", "test")
-    )
-    data_directory: str = key("Folder of subjects for test and predict; empty: as in [DATA].", "")
-    male_test: str = key("Published list of test men.", "male_test")
-    male_test_age: str = key("Their ages, years.", "male_test_age")
-    male_validation: str = key("Published list of validation men; empty: as in [DATA].", "")
-    male_validation_age: str = key("Their ages, years; empty: as in [DATA].", "")
-    predict_subjects: str = key(
-        "-m predict: a table (subject_id, sex; age if known) or a list with an id a line.", ""
-    )
-    bootstrap_resamples: CountOrZero = key("Resamples behind the intervals of the metrics.", 1000)
-
-    @model_validator(mode="after")
-    def _splits(self):
-        _refuse_empty_or_repeated("dataset_type", self.dataset_type)
-        return self
-
-
-class DeltaSettings(Section):
-    """Ensemble over contrasts, and bias correction; both fitted on validation and frozen."""
-
-    combination: Literal["ridge", "mean"] = key(
-        'How contrasts become one prediction: "ridge" stacking or plain "mean".', "ridge"
-    )
-    bias_correction: Literal["subtract", "divide", "none"] = key(
-        '"subtract" the expected delta at that age, "divide" by the slope (published), or "none".',
-        "subtract",
-    )
-
-
-class AssociationSettings(Section):
-    """Deltas against non-imaging phenotypes (nIDPs)."""
-
-    nidps: str = key("Table: subject_id and a column a nIDP. Empty: no associations.", "")
-    dictionary: str = key("Table: nidp, name, category, description; optionally kind.", "")
-    confounds: str = key("Table: subject_id and a column a confound; text is categorical.", "")
-    predictions: str = key(
-        "A predictions or deltas table, of this or any other program; empty: this experiment's deltas.",
-        "",
-    )
-    split: Split = key("Which subjects of this experiment.", "test")
-    family: Literal["all", "per_contrast"] = key(
-        'Tests that are corrected together: "all" contrasts x nIDPs x sexes, or "per_contrast" (published).',
-        "all",
-    )
-    alpha: Positive = key("Family-wise error and false discovery rate.", 0.05, lt=1)
-    minimum_n: Count = key("Fewest subjects with both delta and nIDP.", 51, ge=5)
-    minimum_class_count: Count = key("Fewest subjects in the rarer class of a binary nIDP.", 10)
-    dominance: Fraction = key("A nIDP with one value in this share of subjects is left out.", 0.99)
-    inverse_normal: bool = key("Rank-based inverse normal transform before deconfounding.", True)
-
-
-class ReportSettings(Section):
-    """Figures and the report."""
-
-    individual_level: bool = key(
-        "True: a dot a person in figures and report, and the page is stamped. Simulated cohorts always.",
-        False,
-    )
-
-
-SimulationSettings = simulation_section(Section)
-
-
-TRAINING_SECTIONS: dict[str, type[Section]] = {
-    "DATA": DataSettings,
-    "SPLIT": SplitSettings,
-    "TRAINING": TrainingSettings,
-    "NETWORK": NetworkSettings,
-    "MISC": MiscSettings,
-    "SIMULATION": SimulationSettings,
-}
-EVALUATION_SECTIONS: dict[str, type[Section]] = {
-    "MAPPING": MappingSettings,
-    "DELTAS": DeltaSettings,
-    "ASSOCIATION": AssociationSettings,
-    "REPORT": ReportSettings,
-}
+__all__ = ["EVALUATION_SECTIONS", "TRAINING_SECTIONS", "Settings"]
 
 
 class Settings(BaseModel):

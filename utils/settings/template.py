@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Section
+from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS
+from utils.settings.section import Section
 
 HEADS = {
     "settings.ini": (
