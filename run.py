@@ -114,6 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         warn_text = f"{given.mode} failed: {error}"
         sys.stderr.write(f"{warn_text}\n")
         return EXIT_FAILED
+    except OSError as error:  # a path of the settings that the system does not take
+        where = f"{str(error.filename)[:200]}: " if error.filename else ""
+        sys.stderr.write(f"{given.mode} failed: {where}{error.strerror or error}.\n")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished epochs are kept, the same command goes on.\n")
         return 130

@@ -120,6 +120,12 @@ def refuse_subjects_in_two_splits(table: pd.DataFrame) -> None:
     )
 
 
+def families_in_two_splits(table: pd.DataFrame) -> int:
+    """How many families have members in more than one split: who is tested resembles who was trained on."""
+    known = table[(table["family"] != "") & (table["split"] != "")]
+    return int((known.groupby("family")["split"].nunique() > 1).sum())
+
+
 def read_id_list(path: str | Path) -> list[str]:
     """A subject id a line; blank lines, Windows line ends and a byte-order mark are passed over."""
     try:

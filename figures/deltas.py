@@ -31,6 +31,7 @@ DELTA_AGAINST_AGE_CAPTION = (
     "{marks} Orange: mean delta by age with its 95 % interval, where at least {minimum} subjects stand "
     "behind it; r: Pearson correlation of delta and age. All panels have the same limits."
 )
+FITTED_ON = "validation"  # the split on which age-bias corrections are fitted
 _MARKS = {
     True: "Each dot is one subject.",
     False: f"Squares: number of subjects; squares with fewer than {MINIMUM_COUNT} are left out.",
@@ -98,8 +99,11 @@ def delta_against_age_caption(persons: pd.DataFrame, split: str, individual_leve
     """The caption of `delta_against_age`; says so where there is no corrected delta."""
     facts = _facts(persons, split, individual_level)
     corrected = bool(persons["corrected_delta_years"].notna().any())
+    fitted_on = (
+        "these same subjects, which flatters it" if split == FITTED_ON else f"{FITTED_ON} subjects"
+    )
     panels = (
-        "before and after the correction for age bias, whose coefficients were fitted on other subjects"
+        f"before and after the correction for age bias, whose coefficients were fitted on {fitted_on}"
         if corrected
         else "before correction only: no age-bias correction was fitted for this contrast"
     )

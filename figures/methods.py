@@ -26,8 +26,8 @@ def methods_paragraph(description: dict[str, Any]) -> str:
         `n_networks`, `dropout` (phrase), `loss`, `optimiser`, `learning_rate`, `scheduler` (phrase),
         `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `seed`, `intervals`
         (phrase), `combination`, `combination_fitted_on`, `correction`, `correction_fitted_on`, `confounds` (list)
-        or `n_confounds`, `nidp_transform` (phrase), `n_nidps`, `family` (phrase), `n_tests`, `alpha`,
-        `software` ({name: version}), `split`. Missing ones leave their sentence out.
+        or `n_confounds`, `nidp_transform` (phrase), `n_nidps`, `family` (phrase), `n_families`, `n_tests`,
+        `alpha`, `software` ({name: version}), `split`. Missing ones leave their sentence out.
     """
     parts = (
         _subjects(description),
@@ -79,16 +79,16 @@ def _network(facts: dict[str, Any]) -> list[str]:
         name = f" of type {network}{size}" if network else ""
         if n_networks == 1:
             sentences.append(
-                f"One 3D convolutional network{name} was trained for each contrast and sex."
+                f"One 3D convolutional network{name} was trained for {each_cell(facts)}."
             )
         elif n_networks > 1:
             sentences.append(
-                f"For each contrast and sex, {n_networks} identical 3D convolutional networks{name} that differ "
+                f"For {each_cell(facts)}, {n_networks} identical 3D convolutional networks{name} that differ "
                 "by seed alone were trained, and their predictions were averaged (Roibu 2023; Peng 2021)."
             )
         else:
             sentences.append(
-                f"3D convolutional networks{name} were trained for each contrast and sex."
+                f"3D convolutional networks{name} were trained for {each_cell(facts)}."
             )
     if facts.get("dropout"):
         sentences.append(_sentence(f"Dropout: {facts['dropout']}"))
@@ -126,8 +126,9 @@ def _deltas(facts: dict[str, Any]) -> list[str]:
     sentences = []
     if facts.get("combination"):
         fitted = facts.get("combination_fitted_on") or "validation"
+        where = "" if facts["combination"] == "mean" else f"; fitted on {fitted} subjects"
         sentences.append(
-            f"Predictions of the contrasts were combined ({facts['combination']}; fitted on {fitted} subjects)."
+            f"Predictions of the contrasts were combined ({facts['combination']}{where})."
         )
     split = facts.get("split") or "test"
     intervals = f" with {facts['intervals']}" if facts.get("intervals") else ""
@@ -141,7 +142,7 @@ def _deltas(facts: dict[str, Any]) -> list[str]:
     if correction and str(correction).lower() not in ("none", "false"):
         fitted = facts.get("correction_fitted_on") or "validation"
         sentences.append(
-            f"Deltas were corrected for their dependence on age ({correction}), separately for each contrast and sex, "
+            f"Deltas were corrected for their dependence on age ({correction}), separately for {each_cell(facts)}, "
             f"with coefficients fitted on {fitted} subjects and applied unchanged (Smith 2019)."
         )
     return sentences
@@ -167,8 +168,11 @@ def _associations(facts: dict[str, Any]) -> list[str]:
             _sentence(f"Before that, phenotypes were transformed: {facts['nidp_transform']}")
         )
     alpha = float(facts.get("alpha") or 0.05)
-    family = f" over one declared family of tests: {facts['family']}" if facts.get("family") else ""
-    tests = f" ({int(facts['n_tests']):,} tests)" if facts.get("n_tests") else ""
+    n_families = int(facts.get("n_families") or 1)
+    over = "one declared family" if n_families == 1 else f"each of {n_families:,} families"
+    family = f" over {over} of tests: {facts['family']}" if facts.get("family") else ""
+    in_all = "" if n_families == 1 else " in all"
+    tests = f" ({int(facts['n_tests']):,} tests{in_all})" if facts.get("n_tests") else ""
     sentences.append(
         f"P values are two-sided; multiplicity was controlled at {alpha:g} by Bonferroni (family-wise error) and "
         f"Benjamini-Hochberg (false discovery rate){family}{tests}."
@@ -181,6 +185,12 @@ def _software(facts: dict[str, Any]) -> list[str]:
     if not software:
         return []
     return [f"Software: {_listed([f'{name} {version}' for name, version in software.items()])}."]
+
+
+def each_cell(facts: dict[str, Any]) -> str:
+    """What has networks and a correction of its own: sexes that were pooled have theirs together."""
+    pooled = set(facts.get("counts") or {}) == {"both"}
+    return "each contrast, the sexes together" if pooled else "each contrast and sex"
 
 
 def _counted(n: int, noun: str) -> str:

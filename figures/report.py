@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from figures.association_table import AssociationView, association_view
 from figures.curves import curves, shows_dots
-from figures.methods import methods_paragraph
+from figures.methods import each_cell, methods_paragraph
 from figures.packing import pack_associations, pack_json
 from figures.privacy import (
     MINIMUM_COUNT,
@@ -156,7 +156,7 @@ def _lead(tables: StudyTables) -> str:
         f"{len(contrasts)} MRI contrast{'s' if len(contrasts) != 1 else ''}" if contrasts else "MRI"
     )
     return (
-        f"Age predicted from {what} by {ensemble} for each contrast and sex; delta is predicted age minus age"
+        f"Age predicted from {what} by {ensemble} for {each_cell(facts)}; delta is predicted age minus age"
         + (
             ", tested for association with non-imaging phenotypes (nIDPs)."
             if is_present(tables.associations)

@@ -9,6 +9,9 @@ from typing import Any
 
 from utils.common.errors import SettingsError
 
+# More would fill the memory before the first volume is written.
+MOST_SUBJECTS, MOST_NIDPS, MOST_SITES = 100_000, 20_000, 1_000
+
 
 @dataclass(frozen=True)
 class CohortSpecification:
@@ -141,7 +144,12 @@ def _rules(s: CohortSpecification) -> list[tuple[bool, str]]:
         (len(set(s.contrasts)) < len(s.contrasts), "contrasts: a name occurs twice."),
         (isinstance(s.contrasts, str), "contrasts: is one text; give a tuple of names."),
         (min(sizes) < 1, f"n_*_per_sex = {sizes}: each split needs at least one subject."),
-        (s.n_sites < 1, "n_sites: at least one."),
+        (
+            max(sizes) > MOST_SUBJECTS,
+            f"n_*_per_sex: at most {MOST_SUBJECTS:,} subjects in a split.",
+        ),
+        (s.n_nidps > MOST_NIDPS, f"n_nidps: at most {MOST_NIDPS:,}."),
+        (not 1 <= s.n_sites <= MOST_SITES, f"n_sites: 1 to {MOST_SITES}."),
         (
             s.age_minimum_years >= s.age_maximum_years,
             f"age_minimum_years = {s.age_minimum_years} is not below age_maximum_years = {s.age_maximum_years}.",

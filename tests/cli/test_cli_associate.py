@@ -44,7 +44,9 @@ def test_a_foreign_table_is_tested_without_torch(study, elsewhere, program):
     assert done.returncode == 0, done.stderr
     imported = json.loads((study.folder / "imported.json").read_text())
     assert "pandas" in imported
-    assert not [name for name in imported if name.split(".")[0] in ("torch", "tensorboard", "nilearn")]
+    assert not [
+        name for name in imported if name.split(".")[0] in ("torch", "tensorboard", "nilearn")
+    ]
     table = pd.read_parquet(study.folder / "experiments/foreign/summary/associations.parquet")
     assert (table["reason"] == "").sum() > 20
     assert set(table["sex"]) == {"female", "male"}
@@ -58,7 +60,9 @@ def test_the_same_table_gives_the_same_associations_as_the_experiments_own_delta
     assert ended.code == 0, ended.err
     again = pd.read_parquet(study.root / "summary" / "associations.parquet")
     tested = own["reason"] == ""
-    assert np.array_equal(again.loc[tested, "nlog10p"].round(6), own.loc[tested, "nlog10p"].round(6))
+    assert np.array_equal(
+        again.loc[tested, "nlog10p"].round(6), own.loc[tested, "nlog10p"].round(6)
+    )
 
 
 def test_no_subject_in_common_fails_with_counts(study, elsewhere):
@@ -81,7 +85,9 @@ def test_fewer_subjects_than_confounds_is_a_sentence(study, elsewhere):
 
 def test_a_study_without_associations_still_ends_with_its_report(study):
     nidps = pd.read_csv(study.folder / "cohort" / "nidps.csv", dtype={"subject_id": str})
-    nidps.assign(subject_id="x" + nidps["subject_id"]).to_csv(study.folder / "others.csv", index=False)
+    nidps.assign(subject_id="x" + nidps["subject_id"]).to_csv(
+        study.folder / "others.csv", index=False
+    )
     ended = study.run("study", "ASSOCIATION.nidps=others.csv")
     assert ended.code == 3
     assert "no associations: " in ended.err and "report (" in ended.err

@@ -55,8 +55,14 @@ DAMAGES = {
     "flipped": (with_flipped_bit, "is damaged or truncated"),
     "text": (lambda path: (path.unlink(), path.write_text("hello")), "cannot be read as an image"),
     "shape": (lambda path: rewritten(path, lambda v: v[:-1].astype(np.int16)), "shape "),
-    "zero": (lambda path: rewritten(path, lambda v: v * np.int16(0)), "is zero everywhere in the crop"),
-    "constant": (lambda path: rewritten(path, lambda v: v * np.int16(0) + np.int16(7)), "is constant (7)"),
+    "zero": (
+        lambda path: rewritten(path, lambda v: v * np.int16(0)),
+        "is zero everywhere in the crop",
+    ),
+    "constant": (
+        lambda path: rewritten(path, lambda v: v * np.int16(0) + np.int16(7)),
+        "is constant (7)",
+    ),
     "nan": (lambda path: rewritten(path, with_nan), "3 voxel(s) are NaN or infinite"),
 }
 
@@ -88,7 +94,9 @@ def test_testing_goes_on_and_names_each_subject_with_its_reason(study, own_cohor
     good = ~after.index.isin(damaged.values())
     assert list(after.index) == list(before.index)
     years = "predicted_years"  # batches of other subjects round differently
-    assert after.loc[good, years].to_numpy() == pytest.approx(before.loc[good, years].to_numpy(), abs=1e-4)
+    assert after.loc[good, years].to_numpy() == pytest.approx(
+        before.loc[good, years].to_numpy(), abs=1e-4
+    )
     assert f"n {good.sum()}, MAE" in ended.err and f"{len(damaged)} failed" in ended.err
     assert ended.err.strip().endswith(f"test finished; {len(damaged)} problem(s) stand above.")
 
@@ -100,7 +108,13 @@ def test_training_goes_on_without_them(study, own_cohort, participants, memory_g
     for name, subject_id in chosen.items():
         DAMAGES[name][0](volume_of(own_cohort, subject_id))
     ended = study.run(
-        "train", "--cell", CELL, "-e", "1", f"DATA.memory_gb={memory_gb}", "MISC.experiments_directory=new"
+        "train",
+        "--cell",
+        CELL,
+        "-e",
+        "1",
+        f"DATA.memory_gb={memory_gb}",
+        "MISC.experiments_directory=new",
     )
     assert ended.code == 3
     for name, subject_id in chosen.items():

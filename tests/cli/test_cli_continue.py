@@ -55,7 +55,10 @@ def test_more_epochs_go_on_from_the_last(study):
     ended = study.run("train", "-e", "6", *ONE_CELL)
     assert ended.code == 0, ended.err
     assert "goes on after epoch 4" in ended.err
-    assert [line.split()[1] for line in ended.err.splitlines() if line.startswith("  epoch")] == ["5/6:", "6/6:"]
+    assert [line.split()[1] for line in ended.err.splitlines() if line.startswith("  epoch")] == [
+        "5/6:",
+        "6/6:",
+    ]
     after = study.history()
     assert after["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert after.iloc[:4].equals(before)
@@ -94,7 +97,14 @@ def test_going_on_where_nothing_is_says_so(study, choice: str):
 
 def test_one_cell_and_one_network_alone_are_trained(study):
     ended = study.run(
-        "train", "--cell", "swi_male", "--network", "2", "-e", "1", "MISC.experiments_directory=elsewhere"
+        "train",
+        "--cell",
+        "swi_male",
+        "--network",
+        "2",
+        "-e",
+        "1",
+        "MISC.experiments_directory=elsewhere",
     )
     assert ended.code == 0, ended.err
     assert "training swi_male (cell 1 of 1)" in ended.err
@@ -154,7 +164,9 @@ def test_going_on_with_other_subjects_is_refused(study):
     left_out = study.folder / "left_out.txt"
     subjects = study.predictions("validation")["subject_id"]
     table = study.folder / "cohort" / "participants.csv"
-    training = [line.split(",")[0] for line in table.read_text().splitlines() if ",female,train," in line]
+    training = [
+        line.split(",")[0] for line in table.read_text().splitlines() if ",female,train," in line
+    ]
     left_out.write_text(f"{training[0]}\n{subjects[0]}\n")
     ended = study.run("train", "-e", "6", *ONE_CELL, "DATA.exclude=left_out.txt")
     assert ended.code == 1
@@ -162,7 +174,9 @@ def test_going_on_with_other_subjects_is_refused(study):
     assert "the training subjects are not the same" in ended.err
 
 
-@pytest.mark.parametrize("words", [("-e", "0"), ("-c", "first"), ("--network", "x"), ("--device", "tpu")])
+@pytest.mark.parametrize(
+    "words", [("-e", "0"), ("-c", "first"), ("--network", "x"), ("--device", "tpu")]
+)
 def test_words_that_cannot_be_used_end_with_usage(study, words: tuple[str, str]):
     ended = study.run("train", *words)
     assert ended.code == 2

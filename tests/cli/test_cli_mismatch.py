@@ -61,3 +61,16 @@ def test_where_the_file_lies_is_the_new_cohorts_own(study, own_cohort):
     ended = study.run("test", *CELL)
     assert ended.code == 0, ended.err
     assert study.predictions("test").equals(before)
+
+
+def test_training_subjects_that_became_test_subjects_are_noticed(study, own_cohort):
+    said = (
+        "T1_nonlinear_female: its networks were trained on other subjects than the lists now name"
+    )
+    assert said not in study.run("test", *CELL).err
+    path = own_cohort / "participants.csv"
+    table = pd.read_csv(path, dtype=str)
+    chosen = table[(table["split"] == "train") & (table["sex"] == "female")].index[0]
+    table.loc[chosen, "split"] = "test"
+    table.to_csv(path, index=False)
+    assert said in study.run("test", *CELL).err

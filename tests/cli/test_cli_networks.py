@@ -41,7 +41,9 @@ def test_a_collapsed_network_is_left_out_of_the_mean(study):
     assert [n["collapsed"] for n in metrics["networks"]] == [True, False]
     for mode in ("ensemble", "report"):
         assert study.run(mode).code == 0
-    assert "network 1 collapsed; not averaged" in (study.root / "summary" / "report.html").read_text()
+    assert (
+        "network 1 collapsed; not averaged" in (study.root / "summary" / "report.html").read_text()
+    )
 
 
 def test_where_all_collapsed_their_mean_is_written_and_said(study):
@@ -56,7 +58,9 @@ def test_where_all_collapsed_their_mean_is_written_and_said(study):
 
 
 def test_training_says_that_a_network_collapsed(study):
-    ended = study.run("train", *ONE_CELL, NEW, WILD, "-e", "1", "TRAINING.collapsed_networks=report")
+    ended = study.run(
+        "train", *ONE_CELL, NEW, WILD, "-e", "1", "TRAINING.collapsed_networks=report"
+    )
     assert ended.code == 0, ended.err
     assert f"warning: {CELL} network 1 collapsed: its validation MAE of " in ended.err
     assert "is no better than the mean age's" in ended.err
@@ -176,7 +180,9 @@ def test_a_checkpoint_with_pickled_objects_is_refused_and_not_run(study, how: st
         path.write_bytes(pickle.dumps(content))
     ended = study.run("test", *ONE_CELL)
     assert ended.code == 1
-    assert f"{path}: holds pickled Python objects, which could run any code when loaded" in ended.err
+    assert (
+        f"{path}: holds pickled Python objects, which could run any code when loaded" in ended.err
+    )
     assert not (study.folder / "unpickled").exists()
 
 

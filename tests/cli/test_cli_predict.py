@@ -34,7 +34,9 @@ def test_a_table_with_sex_and_without_ages_is_enough(study, women, men):
         assert new["subject_id"].tolist() == ids
         assert new["age_years"].isna().all() and new["delta_years"].isna().all()
         known = study.predictions("test", cell).set_index("subject_id").loc[ids]
-        assert new["predicted_years"].to_numpy() == pytest.approx(known["predicted_years"].to_numpy(), abs=1e-3)
+        assert new["predicted_years"].to_numpy() == pytest.approx(
+            known["predicted_years"].to_numpy(), abs=1e-3
+        )
 
 
 def test_ages_where_they_are_known_give_deltas(study, women):
@@ -130,7 +132,11 @@ def test_a_new_cohort_is_evaluated_with_networks_trained_elsewhere(study, partic
     for ending in (".ini", "_eval.ini"):
         text = (study.folder / f"golden{ending}").read_text()
         (study.folder / f"hospital{ending}").write_text(text)
-    words = ("DATA.subjects=hospital.csv", "MAPPING.experiment_name=golden", "MAPPING.dataset_type=test")
+    words = (
+        "DATA.subjects=hospital.csv",
+        "MAPPING.experiment_name=golden",
+        "MAPPING.dataset_type=test",
+    )
     ended = study.run("test", *words, name="hospital")
     assert ended.code == 0, ended.err
     root = study.folder / "experiments" / "hospital"

@@ -27,7 +27,7 @@ SETTINGS = {
     "DATA.scaling_values": "cohort/contrasts.csv",
     "DATA.subjects": "cohort/participants.csv",
     "TRAINING.ensemble_size": "1",
-    "TRAINING.number_of_epochs": "8",
+    "TRAINING.number_of_epochs": "6",
     "TRAINING.tensorboard": "False",
     "MAPPING.bootstrap_resamples": "0",
     "SIMULATION.folder": "cohort",
@@ -63,8 +63,12 @@ def ridge_gain_years(demo: Path, null_mae_years: float) -> float:
         files = [cohort / "subjects" / i / contrast.data_file for i in chosen["subject_id"]]
         features[split] = [histogram_features(read_crop(file, contrast)) for file in files]
         ages[split] = chosen["age_years"].to_numpy()
-    assert np.abs(ages["test"] - ages["train"].mean()).mean() == pytest.approx(null_mae_years, abs=1e-4)
-    return null_mae_years - ridge_baseline_mae(features["train"], ages["train"], features["test"], ages["test"])
+    assert np.abs(ages["test"] - ages["train"].mean()).mean() == pytest.approx(
+        null_mae_years, abs=1e-4
+    )
+    return null_mae_years - ridge_baseline_mae(
+        features["train"], ages["train"], features["test"], ages["test"]
+    )
 
 
 def test_a_ridge_on_intensities_gets_less_than_half_of_the_networks_gain(demo: Path):
@@ -73,5 +77,9 @@ def test_a_ridge_on_intensities_gets_less_than_half_of_the_networks_gain(demo: P
     null = metrics["null_mae_years"]
     network_gain = null - metrics["ensemble"]["mae_years"]["value"]
     ridge_gain = ridge_gain_years(demo, null)
-    assert network_gain > 2.0, f"the network gains {network_gain:.2f} y over {null:.2f} y: it learned too little"
-    assert ridge_gain < network_gain / 2, f"ridge gains {ridge_gain:.2f} y, the network {network_gain:.2f} y"
+    assert network_gain > 2.0, (
+        f"the network gains {network_gain:.2f} y over {null:.2f} y: it learned too little"
+    )
+    assert ridge_gain < network_gain / 2, (
+        f"ridge gains {ridge_gain:.2f} y, the network {network_gain:.2f} y"
+    )

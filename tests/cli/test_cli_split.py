@@ -58,7 +58,10 @@ def test_with_yes_another_split_is_made_and_the_old_one_kept(study, people):
 def test_without_a_split_training_says_what_to_run(study, people):
     ended = study.run("train", *SPLIT, *TRAIN)
     assert ended.code == 1
-    assert "people.csv: has no split column and no split was made; run python run.py -m split" in ended.err
+    assert (
+        "people.csv: has no split column and no split was made; run python run.py -m split"
+        in ended.err
+    )
 
 
 def test_a_split_that_was_edited_is_refused(study, people):
@@ -92,7 +95,9 @@ def test_a_censored_age_is_no_age(study, people):
 
 
 def test_a_censored_age_in_a_given_split_is_counted(study, participants):
-    chosen = participants[(participants["sex"] == "female") & (participants["split"] == "train")].index
+    chosen = participants[
+        (participants["sex"] == "female") & (participants["split"] == "train")
+    ].index
     test = participants[(participants["sex"] == "female") & (participants["split"] == "test")].index
     table = participants.assign(age_years=participants["age_years"].astype(str))
     table.loc[[chosen[0], chosen[1], test[0]], "age_years"] = "89+"

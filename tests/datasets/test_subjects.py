@@ -11,6 +11,7 @@ import pytest
 from datasets.subjects import (
     PublishedLists,
     apply_split,
+    families_in_two_splits,
     parse_age,
     read_id_list,
     read_published_lists,
@@ -163,3 +164,11 @@ def test_a_frozen_split_fits_its_table_only():
 def test_the_hash_is_of_the_set():
     assert subjects_hash(["2", "1"]) == subjects_hash(["1", "2"]) != subjects_hash(["1", "3"])
     assert subjects_hash(["12", "3"]) != subjects_hash(["1", "23"])
+
+
+def test_families_in_two_splits_are_counted():
+    table = pd.DataFrame(
+        {"family": ["a", "a", "b", "b", "c", "c", "", ""],
+         "split": ["train", "train", "train", "test", "test", "", "train", "test"]}
+    )  # fmt: skip
+    assert families_in_two_splits(table) == 1

@@ -38,7 +38,7 @@ def cell() -> tuple[dict, pd.DataFrame]:
 
 def test_a_row_for_each_network_and_the_ensemble(cell):
     metrics, deltas = cell
-    table = metrics_table(rows_of_cell(metrics), deltas)
+    table = metrics_table(rows_of_cell(metrics), deltas, "ridge")
     assert list(table.columns) == list(COLUMNS)
     assert table["predictor"].tolist() == ["network_1", "network_2", "ensemble"]
     assert (table["n"] == 39).all() and (table["n_failed"] == 1).all()
@@ -63,7 +63,7 @@ def test_a_combination_row_and_its_null_model_by_subject():
     assert (row["n"], row["n_failed"]) == (2, 1)
     assert (row["mae_years"], row["null_mae_years"]) == (1.5, 5.0)
     table = metrics_table([row], pd.DataFrame(columns=[*WHERE, "age_years", "delta_years",
-                                                       "corrected_delta_years"]))  # fmt: skip
+                                                       "corrected_delta_years"]), "mean")  # fmt: skip
     assert table["r_delta_age"].isna().all() and table["contrast"].tolist() == ["ensemble"]
 
 
@@ -72,3 +72,12 @@ def test_nobody_is_a_row_without_numbers():
     row = row_of_predictor({**WHERE, "predictor": "mean"}, nothing, nothing, nothing,
                            np.random.default_rng(0), 10)  # fmt: skip
     assert row["n"] == 0 and row["mae_years"] is None and row["null_mae_years"] is None
+
+
+def test_deltas_are_of_the_chosen_combination_alone(cell):
+    metrics, deltas = cell
+    rows = rows_of_cell({**metrics, "contrast": "ensemble"})[-1:] * 2
+    rows = [{**row, "predictor": name} for row, name in zip(rows, ("ridge", "mean"))]
+    table = metrics_table(rows, deltas.assign(contrast="ensemble"), "mean")
+    for column in ("r_delta_age", "r_corrected_delta_age"):
+        assert table[column].isna().tolist() == [True, False]

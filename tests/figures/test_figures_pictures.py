@@ -71,6 +71,13 @@ def test_a_refused_correction_is_said_in_words(study):
     assert "no age-bias correction" in delta_against_age_caption(persons, "test", False)
 
 
+def test_a_caption_says_on_whom_the_correction_was_fitted(study):
+    persons = person_table(study, "test")
+    assert "fitted on validation subjects" in delta_against_age_caption(persons, "test", False)
+    in_sample = delta_against_age_caption(persons, "validation", False)
+    assert "fitted on these same subjects" in in_sample and "other" not in in_sample
+
+
 def test_lambda_is_one_for_uniform_p():
     p = generator("lambda").uniform(0, 1, 20_001)
     assert inflation(-np.log10(p)) == pytest.approx(1, abs=0.05)

@@ -222,6 +222,17 @@ def test_methods_say_only_what_is_known(study):
     assert "one non-imaging phenotype by partial correlation given one confound," in one
 
 
+def test_methods_of_pooled_sexes_a_plain_mean_and_several_families():
+    facts = {"contrasts": ["T1", "T2"], "counts": {"both": {"train": 90}}, "n_networks": 3, "combination": "mean",
+             "correction": "subtract", "n_nidps": 5, "family": "each contrast by itself", "n_families": 3,
+             "n_tests": 15}  # fmt: skip
+    text = methods_paragraph(facts)
+    assert "contrast and sex" not in text and "For each contrast, the sexes together, 3" in text
+    assert "were combined (mean)." in text
+    assert "each of 3 families of tests: each contrast by itself (15 tests in all)" in text
+    assert "one declared family" not in text
+
+
 def test_small_p_has_text_without_underflow():
     assert probability(0.0) == "1"
     assert probability(400.3) == "5.0e−401"

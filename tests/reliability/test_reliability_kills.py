@@ -1,4 +1,4 @@
-"""R1, R2: a killed run never harms a finished file, its leftovers never block the next; a killed training goes on exactly."""
+"""R1, R2: a kill never harms a finished file, leftovers never block the next run, a killed training goes on exactly."""
 
 from __future__ import annotations
 
@@ -63,7 +63,11 @@ def generation_of(kind: str, path: Path) -> int | None:
     try:
         if kind == "checkpoint":
             content = load_checkpoint(path)
-            return content["generation"] if (content["weights"] == content["generation"]).all() else None
+            return (
+                content["generation"]
+                if (content["weights"] == content["generation"]).all()
+                else None
+            )
         if kind == "naive":
             return torch.load(path, weights_only=True)["generation"]
         if kind in ("table", "parquet"):
@@ -78,7 +82,9 @@ def generation_of(kind: str, path: Path) -> int | None:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "table", "parquet", "report"])
-def test_a_kill_at_any_moment_leaves_a_whole_file_and_the_next_run_starts(trained, kind, repetitions):
+def test_a_kill_at_any_moment_leaves_a_whole_file_and_the_next_run_starts(
+    trained, kind, repetitions
+):
     root = trained / "experiments" / "golden"
     path = root / FILES[kind]
     finished = path.read_bytes()
@@ -94,7 +100,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_file_and_the_next_run_starts(traine
 
 def test_the_same_kills_do_harm_a_program_without_this_care(trained):
     """The control: were it not for the renaming, these kills would be seen."""
-    n_unreadable, _, _ = kill_writer("naive", trained / "experiments" / "golden" / FILES["naive"], 30)
+    n_unreadable, _, _ = kill_writer(
+        "naive", trained / "experiments" / "golden" / FILES["naive"], 30
+    )
     assert n_unreadable > 0
 
 
@@ -120,7 +128,17 @@ def kill_training(folder: Path, after: str, moment_s: float) -> str:
     """Start the training, kill it a moment after a line that begins with `after`; what it said."""
     said = []
     training = subprocess.Popen(
-        [sys.executable, "-u", str(PROGRAM / "run.py"), "-m", "train", "-n", "golden", "--cell", CELL],
+        [
+            sys.executable,
+            "-u",
+            str(PROGRAM / "run.py"),
+            "-m",
+            "train",
+            "-n",
+            "golden",
+            "--cell",
+            CELL,
+        ],
         cwd=folder,
         env={**os.environ, **ENVIRONMENT},
         stderr=subprocess.PIPE,
@@ -147,7 +165,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(golden: Path, untrained: 
     assert done.returncode == 0 and "goes on after epoch 2" in done.stderr
     for number in (1, 2):
         here, there = (
-            folder / "experiments" / "golden" / CELL / f"network_{number}" for folder in (untrained, golden)
+            folder / "experiments" / "golden" / CELL / f"network_{number}"
+            for folder in (untrained, golden)
         )
         assert (here / "history.csv").read_bytes() == (there / "history.csv").read_bytes()
         for name in ("last.pt", "best.pt", "epoch_0003.pt"):
@@ -170,7 +189,9 @@ def assert_same_state(one, other, where: str = "") -> None:
         assert one == other or (one != one and other != other), where
 
 
-def test_a_study_killed_anywhere_ends_like_one_that_was_not(golden: Path, untrained: Path, repetitions):
+def test_a_study_killed_anywhere_ends_like_one_that_was_not(
+    golden: Path, untrained: Path, repetitions
+):
     """SIGKILL at random moments of a whole study; the same command at the end gives the same results."""
     words = ["-m", "study", "-n", "golden"]
     for moment in generator("kills", "study").uniform(2.0, 8.0, repetitions(1, 100)):

@@ -1,4 +1,4 @@
-"""R8, R13: the same settings and seed give the same bytes, in any folder, with any number of workers, without a network."""
+"""R8, R13: the same settings and seed give the same bytes, in any folder, with any number of workers, offline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_another_folder_without_a_network_gives_the_same_bytes(golden, untrained
     assert done.returncode == 0, done.stderr
     assert not (untrained / "attempts.txt").exists(), (untrained / "attempts.txt").read_text()
     here, there = (folder / "experiments" / "golden" for folder in (untrained, golden))
-    files = [p.relative_to(there) for p in there.rglob("*") if p.is_file() and "logs" not in p.parts]
+    files = [
+        p.relative_to(there) for p in there.rglob("*") if p.is_file() and "logs" not in p.parts
+    ]
     assert len(files) > 60
     different = [str(name) for name in files if sha256(here / name) != sha256(there / name)]
     assert different == []
@@ -84,7 +86,8 @@ def test_workers_change_nothing(golden, untrained, n_workers):
         folder = f"network_{number}"
         assert sha256(here / folder / "history.csv") == sha256(there / folder / "history.csv")
         one, other = (
-            torch.load(root / folder / "last.pt", weights_only=True)["weights"] for root in (here, there)
+            torch.load(root / folder / "last.pt", weights_only=True)["weights"]
+            for root in (here, there)
         )
         assert all(torch.equal(one[name], other[name]) for name in other)
     for split in ("validation", "test"):

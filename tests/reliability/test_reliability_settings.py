@@ -21,15 +21,26 @@ VALUES = (
     "golden.ini", "cohort", "cohort/participants.csv", "cohort/nidps.csv", "a" * 300, "1" + "0" * 40, "x;y", "#",
 )  # fmt: skip
 # With these a mutation would make a long run, or write outside the test's folder, rather than be wrong.
-SPARED = {("SIMULATION", "folder"), ("MISC", "experiments_directory"), ("MAPPING", "bootstrap_resamples")}
-SECTION_MODES = {"SPLIT": "split", "SIMULATION": "simulate", "ASSOCIATION": "associate", "DELTAS": "ensemble"}
+SPARED = {
+    ("SIMULATION", "folder"),
+    ("MISC", "experiments_directory"),
+    ("MAPPING", "bootstrap_resamples"),
+}
+SECTION_MODES = {
+    "SPLIT": "split",
+    "SIMULATION": "simulate",
+    "ASSOCIATION": "associate",
+    "DELTAS": "ensemble",
+}
 SECTION_MODES |= {"REPORT": "ensemble", "MAPPING": "test"}
 
 
 def mutate_value(text: str, rng: np.random.Generator) -> tuple[str, str]:
     """Set a random key of a random section to a value that may be wrong; (text, section)."""
     sections = TRAINING_SECTIONS if "[DATA]" in text else EVALUATION_SECTIONS
-    keys = [(s, k) for s, model in sections.items() for k in model.model_fields if (s, k) not in SPARED]
+    keys = [
+        (s, k) for s, model in sections.items() for k in model.model_fields if (s, k) not in SPARED
+    ]
     section, key = keys[rng.integers(len(keys))]
     if rng.integers(8) == 0:
         key = key[:-1] + "x"
@@ -54,9 +65,9 @@ def mutate_bytes(content: bytes, rng: np.random.Generator) -> bytes:
         lambda: content.replace(b"]", b"", 1),
         lambda: content.replace(b" = ", b" ", 1),
         lambda: content[: int(rng.integers(len(content)))],
-        lambda: b"".join(lines[:place] + [lines[place]] + lines[place:]),
-        lambda: b"".join(lines[:place] + [b"\0\x01\x02\n"] + lines[place:]),
-        lambda: b"".join(lines[:place] + [b"    indented = 1\n"] + lines[place:]),
+        lambda: b"".join([*lines[:place], lines[place], *lines[place:]]),
+        lambda: b"".join([*lines[:place], b"\0\x01\x02\n", *lines[place:]]),
+        lambda: b"".join([*lines[:place], b"    indented = 1\n", *lines[place:]]),
         lambda: content.lower(),
         lambda: b"",
         lambda: bytes(rng.integers(0, 256, 200, dtype=np.uint8)),
@@ -73,7 +84,9 @@ def command(section: str) -> list[str]:
     return ["-m", mode, *small]
 
 
-def test_mutated_settings_end_with_a_sentence(trained: Path, repetitions, capsys: pytest.CaptureFixture):
+def test_mutated_settings_end_with_a_sentence(
+    trained: Path, repetitions, capsys: pytest.CaptureFixture
+):
     """Each of 200 (10,000) damaged ini pairs: exit code 0-3, a message where it failed, no exception."""
     codes: dict[int, int] = {}
     pair = {name: (trained / name).read_bytes() for name in ("golden.ini", "golden_eval.ini")}
@@ -105,12 +118,47 @@ def run_main(words: list[str], capsys: pytest.CaptureFixture, changed: bytes) ->
     try:
         code = main(words)
     except Exception as error:
-        pytest.fail(f"{type(error).__name__}: {error}\n{words}\n{changed.decode(errors='replace')}", pytrace=True)
+        pytest.fail(
+            f"{type(error).__name__}: {error}\n{words}\n{changed.decode(errors='replace')}",
+            pytrace=True,
+        )
     return code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("override", ["x", "=", "TRAINING", "TRAINING.", "TRAINING.=1", ".seed=1", "A.b=1", "DATA.x=1"])
+@pytest.mark.parametrize(
+    "override", ["x", "=", "TRAINING", "TRAINING.", "TRAINING.=1", ".seed=1", "A.b=1", "DATA.x=1"]
+)
 def test_mutated_overrides_are_named(trained: Path, override: str, capsys: pytest.CaptureFixture):
-    code, err = run_main(["-m", "train", "-n", str(trained / "golden"), "--set", override], capsys, b"")
+    code, err = run_main(
+        ["-m", "train", "-n", str(trained / "golden"), "--set", override], capsys, b""
+    )
     assert code == 2
     assert "--set" in err
+
+
+@pytest.mark.parametrize(
+    "mode, override, code, said",
+    [
+        ("train", f"DATA.subjects={'a' * 300}", 1, "train failed: "),
+        (
+            "simulate",
+            f"SIMULATION.n_test_per_sex=1{'0' * 40}",
+            2,
+            "golden.ini [SIMULATION]: n_*_per_sex: at most",
+        ),
+        (
+            "simulate",
+            f"SIMULATION.n_nidps=1{'0' * 40}",
+            2,
+            "golden.ini [SIMULATION]: n_nidps: at most 20,000.",
+        ),
+        ("test", f"MAPPING.bootstrap_resamples=1{'0' * 40}", 2, "bootstrap_resamples"),
+    ],
+)
+def test_what_once_gave_a_traceback_or_filled_the_memory(
+    trained: Path, mode: str, override: str, code: int, said: str, capsys: pytest.CaptureFixture
+):
+    words = ["-m", mode, "-n", str(trained / "golden"), "--set", override]
+    found, err = run_main(words, capsys, b"")
+    assert found == code, err
+    assert said in err

@@ -2,9 +2,10 @@
 
     python tests/reliability/write_in_a_loop.py KIND PATH
 
-Each line on standard input, a number, starts a child that writes this generation and those after it to PATH as
-fast as it can; its process id is printed; when it is dead, `dead` is printed. KIND is checkpoint, table, parquet, report, or naive:
-the control that writes to the final name as a program without this care does.
+Each line on standard input, a number, starts a child that writes this generation and those after it
+to PATH as fast as it can; its process id is printed; when it is dead, `dead` is printed. KIND is
+checkpoint, table, parquet, report, or naive: the control that writes to the final name, as a program
+without this care does.
 """
 
 from __future__ import annotations

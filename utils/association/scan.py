@@ -214,8 +214,14 @@ def orthonormal_basis(confounds: Array) -> Array:
 
 
 def explained_by_confounds(values: Array, confounds: Array) -> NDArray[np.bool_]:
-    """Which columns (n, P) are a linear combination of the confounds (n, K) and the constant; both complete."""
+    """Which columns (n, P) are a linear combination of the confounds (n, K) and the constant; both complete.
+
+    Confounds that span all rows explain everything, which says nothing about a column: none is marked then, and the
+    scan says that there are too few degrees of freedom.
+    """
     basis = orthonormal_basis(_standardised(confounds))
+    if basis.shape[1] + 1 >= len(values):
+        return np.zeros(values.shape[1], dtype=bool)
     return _Residuals(values - values.mean(axis=0), basis).collinear
 
 

@@ -36,6 +36,10 @@ TEXT_COLUMNS = (
     "split", "family", "site", "note",
 )  # fmt: skip
 
+# What was written is read, to the last bit: pandas 3.1 does so by itself and deprecates the word.
+_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
+_EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -236,7 +240,7 @@ def _read_text_table(path: Path) -> pd.DataFrame:
                 skipinitialspace=True,
                 dtype=texts,
                 low_memory=False,
-                float_precision="round_trip",  # what was written is read, to the last bit
+                **_EXACT_FLOATS,
             )
         except pd.errors.ParserWarning as error:
             raise UserError(

@@ -38,7 +38,7 @@ def accuracy(
     rng : numpy.random.Generator
         Draws the resamples.
     n_resamples : int
-        Number of resamples.
+        Number of resamples; 0: no intervals.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def accuracy(
         return {measure: {"value": None, "low": None, "high": None} for measure in MEASURES}
     moments = _moments(predicted, age)
     values = _measures(moments.mean(axis=0)[None, :], predicted.size)
-    if predicted.size < MINIMUM_N_INTERVAL:
+    if predicted.size < MINIMUM_N_INTERVAL or n_resamples == 0:
         return {m: {"value": _known(values[m][0]), "low": None, "high": None} for m in MEASURES}
     resampled = _measures(_resampled_means(moments, rng, n_resamples), predicted.size)
     return {m: _interval(values[m][0], resampled[m]) for m in MEASURES}
@@ -116,7 +116,7 @@ def paired_mae_difference(
     rng : numpy.random.Generator
         Draws the resamples.
     n_resamples : int
-        Number of resamples.
+        Number of resamples; 0: no intervals.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def paired_mae_difference(
     )
     complete = np.isfinite(first) & np.isfinite(second) & np.isfinite(age)
     difference = (np.abs(first - age) - np.abs(second - age))[complete]
-    if difference.size < MINIMUM_N_INTERVAL:
+    if difference.size < MINIMUM_N_INTERVAL or n_resamples == 0:
         value = float(difference.mean()) if difference.size else None
         return {"n": difference.size, "value": value, "low": None, "high": None}
     resampled = _resampled_means(difference[:, None], rng, n_resamples)[:, 0]

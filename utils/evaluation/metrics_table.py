@@ -53,8 +53,14 @@ def row_of_predictor(
     }
 
 
-def metrics_table(rows: list[dict[str, Any]], deltas: pd.DataFrame) -> pd.DataFrame:
-    """The rows in order, with what is left of the age in raw and corrected deltas beside them."""
+def metrics_table(
+    rows: list[dict[str, Any]], deltas: pd.DataFrame, combination: str
+) -> pd.DataFrame:
+    """The rows in order, with what is left of the age in raw and corrected deltas beside them.
+
+    Deltas are of the mean of a cell's networks and of the one chosen `combination`; the rows of other
+    predictors have none.
+    """
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     for column, delta in (
         ("r_delta_age", "delta_years"),
@@ -68,7 +74,7 @@ def metrics_table(rows: list[dict[str, Any]], deltas: pd.DataFrame) -> pd.DataFr
         }
         keys = zip(table["contrast"], table["sex"], table["split"])
         table[column] = pd.to_numeric(pd.Series([found.get(key) for key in keys], dtype=object))
-        table.loc[table["predictor"].str.startswith("network_"), column] = np.nan
+        table.loc[~table["predictor"].isin(["ensemble", combination]), column] = np.nan
     return table
 
 

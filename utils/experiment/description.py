@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from figures.tables import StudyTables
+from datasets.subjects import families_in_two_splits
+from figures.tables import StudyTables, sex_word
 from utils.common.files import read_json, read_table
 from utils.common.provenance import text_hash, versions
 from utils.experiment.experiment import Experiment
@@ -34,12 +35,13 @@ def study_tables(experiment: Experiment) -> StudyTables:
             "alpha": settings.association.alpha,
         }
     dictionary = settings.association.dictionary
+    deltas = read_deltas(experiment)
     return StudyTables(
         experiment=settings.name,
-        description=description(experiment, summary),
+        description=description(experiment, summary, deltas),
         metrics=metrics,
         predictions=_predictions(experiment),
-        deltas=read_deltas(experiment),
+        deltas=deltas,
         history=read_history(experiment),
         associations=associations,
         association_summary=summary,
@@ -74,6 +76,13 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
 def flags(experiment: Experiment) -> list[str]:
     """What a reader should not overlook: collapsed networks, failed subjects, missing cells."""
     found = []
+    if families_in_two_splits(experiment.subjects):
+        found.append("Members of one family stand in different splits.")
+    for sex in _replaced_combinations(experiment):
+        found.append(
+            f"Too few validation subjects with all contrasts for ridge stacking of {sex_word(sex)}: "
+            "“ridge” is the plain mean there; combination.json says why."
+        )
     for cell in experiment.grid:
         metrics = [read_metrics(experiment, cell, split) for split in PERSON_SPLITS]
         if not any(metrics):
@@ -92,7 +101,9 @@ def flags(experiment: Experiment) -> list[str]:
     return found
 
 
-def description(experiment: Experiment, summary: dict[str, Any] | None) -> dict[str, Any]:
+def description(
+    experiment: Experiment, summary: dict[str, Any] | None, deltas: pd.DataFrame | None
+) -> dict[str, Any]:
     """Facts for the methods paragraph (keys as in `figures.methods`)."""
     settings = experiment.settings
     data, training, network = settings.data, settings.training, settings.network
@@ -100,7 +111,8 @@ def description(experiment: Experiment, summary: dict[str, Any] | None) -> dict[
         "simulated": experiment.simulated,
         "contrasts": [contrast.name for contrast in experiment.contrasts],
         "counts": _counts(experiment),
-        "families_kept_together": bool((experiment.subjects["family"] != "").any()),
+        "families_kept_together": bool((experiment.subjects["family"] != "").any())
+        and not families_in_two_splits(experiment.subjects),
         "preprocessing": "volumes were cropped, divided by the mean of the crop where the contrast "
         "asks for it, and by the contrast's scale factor"
         + ("" if data.conform == "strict" else f", after a conforming step ({data.conform})"),
@@ -119,28 +131,48 @@ def description(experiment: Experiment, summary: dict[str, Any] | None) -> dict[
         "patience_epochs": training.early_stopping_patience,
         "augmentation": _augmentation_phrase(data),
         "seed": training.seed,
-        "intervals": "95 % bootstrap intervals over subjects",
-        "correction": settings.deltas.bias_correction,
         "software": versions(),
     }
+    if settings.mapping.bootstrap_resamples:
+        facts["intervals"] = "95 % bootstrap intervals over subjects"
     rates = (network.dropout_rate_1, network.dropout_rate_2, network.dropout_rate_3)
     if any(rates):
         facts["dropout"] = ", ".join(f"{rate:g}" for rate in rates) + " before the last layers"
     if len(experiment.contrasts) > 1:
-        facts["combination"] = {"ridge": "ridge stacking", "mean": "mean"}[
-            settings.deltas.combination
-        ]
+        facts["combination"] = _combination_phrase(experiment)
+    if deltas is not None and deltas["corrected_delta_years"].notna().any():
+        facts["correction"] = settings.deltas.bias_correction
     if summary is not None:
         facts |= {
             "n_nidps": max(analysis["n_nidps_kept"] for analysis in summary["analyses"]),
             "confounds": summary["analyses"][0]["confounds"],
             "family": summary["family"],
+            "n_families": len(summary["families"]),
             "n_tests": summary["n_tested"],
             "alpha": summary["alpha"],
         }
         if settings.association.inverse_normal:
             facts["nidp_transform"] = "rank-based inverse normal scores (Blom)"
     return facts
+
+
+def _replaced_combinations(experiment: Experiment) -> list[str]:
+    """Sexes whose combination is not the chosen one, for the reason that combination.json gives."""
+    path = experiment.paths.combination
+    by_sex = read_json(path)["combinations"] if path.is_file() else {}
+    chosen = {sex: c.get(experiment.settings.deltas.combination) for sex, c in by_sex.items()}
+    return [sex for sex, combination in chosen.items() if (combination or {}).get("reason")]
+
+
+def _combination_phrase(experiment: Experiment) -> str:
+    """How contrasts were combined: as chosen, but for the sexes where that was not possible."""
+    replaced = _replaced_combinations(experiment)
+    if experiment.settings.deltas.combination == "mean" or len(replaced) == len(
+        experiment.settings.sexes
+    ):
+        return "mean"
+    whom = " and ".join(sex_word(sex) for sex in replaced)
+    return "ridge stacking" + (f"; the plain mean for {whom}" if replaced else "")
 
 
 def _predictions(experiment: Experiment) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ from datasets.contrasts import PUBLISHED_TABLE, Contrast, choose_contrasts, read
 from datasets.subjects import (
     PublishedLists,
     apply_split,
+    families_in_two_splits,
     read_id_list,
     read_published_lists,
     read_subject_table,
@@ -143,6 +144,12 @@ class Experiment:
             say(f"{len(table) - len(kept)} of {len(table)} subjects excluded by {data.exclude}.")
             table = kept
         refuse_subjects_in_two_splits(table)
+        n_apart = families_in_two_splits(table)
+        if n_apart:
+            warn(
+                f"{n_apart} families have members in different splits: relatives of training subjects "
+                "are tested, which flatters the networks."
+            )
         without_split = int((table["split"] == "").sum())
         if without_split:
             warn(f"{without_split} subject(s) have no split and are not used.")

@@ -91,9 +91,16 @@ def write_results(experiment: Experiment, result: AssociationResult) -> None:
     threshold = experiment.settings.association.alpha
     significant = result.table[result.table["q_bh"] <= threshold]
     order = significant["nlog10p"].sort_values(ascending=False, kind="stable").index
-    write_summary_table(significant.loc[order], paths.associations_significant, persons, decimals=8)
+    readable = rounded(significant.loc[order])
+    write_summary_table(readable, paths.associations_significant, persons, decimals=None)
     write_summary_table(result.fates, paths.phenotype_fates, persons)
     write_json({**result.summary, "versions": versions()}, paths.associations_record)
+
+
+def rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Eight decimals; a q keeps six digits however small it is, so that it never becomes 0."""
+    digits = {q: table[q].map("{:.6g}".format).astype(float) for q in ("q_bh", "q_by")}
+    return table.round(8).assign(**digits)
 
 
 def tell(experiment: Experiment, result: AssociationResult) -> None:

@@ -43,7 +43,7 @@ def run(experiment: Experiment) -> None:
             persons.append(person_predictions(experiment, fitted, split, name, cells))
     everybody = pd.concat(persons, ignore_index=True)
     long = [pd.concat(tables).assign(split=name) for name, tables in deltas.items()]
-    rows += combination_rows(experiment, everybody)
+    rows += combination_rows(experiment, everybody, {_place(row) for row in rows})
     for name, tables in deltas.items():
         write_table(pd.concat(tables, ignore_index=True), experiment.paths.deltas(name))
     write_json(
@@ -63,14 +63,14 @@ def run(experiment: Experiment) -> None:
         },
         experiment.paths.combination,
     )
-    metrics = metrics_table(rows, pd.concat(long))
+    metrics = metrics_table(rows, pd.concat(long), settings.deltas.combination)
     write_table(metrics, experiment.paths.metrics_table)
     write_summary_table(
         metrics if experiment.individual_level else export_safe_metrics(metrics),
         experiment.paths.summary_metrics,
         experiment.individual_level,
     )
-    tell_refusals(experiment, corrections)
+    tell_refusals(experiment, corrections, combinations)
     say(f"deltas written to {', '.join(str(experiment.paths.deltas(name)) for name in deltas)}")
 
 
@@ -135,8 +135,13 @@ def training_mean_age(experiment: Experiment, cells: list[Cell]) -> float:
     return float(np.mean(means)) if means else float("nan")
 
 
-def combination_rows(experiment: Experiment, persons: pd.DataFrame) -> list[dict[str, Any]]:
-    """Metrics of the combinations by sex, and of everything with the sexes together ("all")."""
+def combination_rows(
+    experiment: Experiment, persons: pd.DataFrame, tested: set[tuple[str, str, str]]
+) -> list[dict[str, Any]]:
+    """Metrics of the combinations by sex, and of everything with the sexes together ("all").
+
+    A contrast that was not tested in every sex has no row of all subjects.
+    """
     settings = experiment.settings
     names = [column for column in persons if column not in ("age_years", "sex", "split", "null")]
     groups = [(sex, persons["sex"] == sex) for sex in settings.sexes]
@@ -150,7 +155,10 @@ def combination_rows(experiment: Experiment, persons: pd.DataFrame) -> list[dict
                 continue  # the cells' own rows
             for split in PERSON_SPLITS:
                 part = persons[of_sex & (persons["split"] == split)]
-                if part.empty:
+                untested = not method and any(
+                    (name, s, split) not in tested for s in settings.sexes
+                )
+                if part.empty or untested:
                     continue
                 rng = generator(settings.training.seed, "bootstrap", name, sex, split)
                 rows.append(
@@ -179,19 +187,32 @@ def against_best_contrast(experiment: Experiment, persons: pd.DataFrame) -> dict
         return None
     contrasts = [cell.contrast.name for cell in experiment.grid if cell.contrast.name in persons]
     errors = {c: (validation[c] - validation["age_years"]).abs().mean() for c in contrasts}
+    errors = {c: error for c, error in errors.items() if np.isfinite(error)}
+    if not errors:
+        return None
     best = min(errors, key=lambda contrast: errors[contrast])
     difference = paired_mae_difference(
         test[combined].to_numpy(float),
         test[best].to_numpy(float),
         test["age_years"].to_numpy(float),
         generator(experiment.settings.training.seed, "bootstrap", "paired"),
-        max(experiment.settings.mapping.bootstrap_resamples, 1),
+        experiment.settings.mapping.bootstrap_resamples,
     )
     return {"best_contrast_on_validation": best, "mae_difference_years": difference}
 
 
-def tell_refusals(experiment: Experiment, corrections: dict[str, Any]) -> None:
-    """Every refused correction is said once, with its reason."""
+def _place(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["contrast"], row["sex"], row["split"]
+
+
+def tell_refusals(
+    experiment: Experiment, corrections: dict[str, Any], combinations: dict[str, Any]
+) -> None:
+    """Every refused combination or correction is said once, with its reason."""
+    for sex, methods in combinations.items():
+        reason = methods.get(experiment.settings.deltas.combination, {}).get("reason")
+        if reason:
+            say(f"combination {sex}: {reason}.")
     if experiment.settings.deltas.bias_correction == "none":
         return
     for sex, splits in corrections.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from datasets.simulation import CohortSpecification, simulate_cohort
+from utils.common.errors import SettingsError
 from utils.common.messages import say
 from utils.experiment.experiment import Experiment
 
@@ -22,7 +23,11 @@ EFFECTS = (
 def run(experiment: Experiment) -> None:
     """Write the cohort of [SIMULATION]; a finished one of the same numbers is kept."""
     numbers = experiment.settings.simulation.model_dump(exclude={"folder"})
-    specification = CohortSpecification(**numbers)
+    try:
+        specification = CohortSpecification(**numbers)
+    except SettingsError as error:
+        place = f"{experiment.settings.name}.ini [SIMULATION]"
+        raise SettingsError([f"{place}: {problem}" for problem in error.problems]) from error
     effects = ", ".join(f"{name} {numbers[name]:g}" for name in EFFECTS)
     say(f"simulating a cohort at {specification.voxel_mm:g} mm; {effects}")
     folder = experiment.settings.path(experiment.settings.simulation.folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
 
+from datasets.subjects import subjects_hash
 from utils.common.files import write_json, write_table
-from utils.common.messages import say
+from utils.common.messages import say, warn
 from utils.common.randomness import generator
 from utils.evaluation.cell_metrics import cell_metrics
 from utils.experiment.experiment import Cell, Experiment
@@ -26,6 +29,8 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
     """Predict each split with the cell's networks."""
     trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
     networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
+    if trained_in == experiment.settings.name:
+        warn_of_other_training_subjects(experiment, cell, networks[0].record)
     for split in experiment.settings.evaluated_splits:
         subjects = experiment.subjects_of(cell.sex, split)
         table = predict_subjects(experiment, cell, networks, subjects, split, device)
@@ -40,6 +45,20 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
         }
         write_json(metrics, experiment.cell_paths(cell).metrics(split))
         say(line(cell, split, metrics))
+
+
+def warn_of_other_training_subjects(
+    experiment: Experiment, cell: Cell, record: dict[str, Any]
+) -> None:
+    """Say it when the lists changed since training: who is tested may have been trained on."""
+    table = experiment.subjects
+    chosen = (table["split"] == "train") & ((cell.sex == "both") | (table["sex"] == cell.sex))
+    listed = table[chosen & table["age_years"].notna()]["subject_id"]
+    if len(listed) and subjects_hash(listed) != record["training_subjects_hash"]:
+        warn(
+            f"{cell.name}: its networks were trained on other subjects than the lists now name; a test "
+            "subject that they were trained on would flatter them."
+        )
 
 
 def describe(

@@ -33,7 +33,9 @@ class MappingSettings(Section):
     predict_subjects: str = key(
         "-m predict: a table (subject_id, sex; age if known) or a list with an id a line.", ""
     )
-    bootstrap_resamples: CountOrZero = key("Resamples behind the intervals of the metrics.", 1000)
+    bootstrap_resamples: CountOrZero = key(
+        "Resamples behind the intervals of the metrics; 0: no intervals.", 1000, le=1_000_000
+    )
 
     @model_validator(mode="after")
     def _splits(self):

@@ -24,6 +24,7 @@ def key(description: str, default=..., **constraints):
 
 
 def refuse_empty_or_repeated(name: str, value: str | tuple[str, ...]) -> None:
+    """Refuse a tuple of names that is empty or holds one twice."""
     if isinstance(value, tuple) and (not value or len(set(value)) < len(value)):
         raise ValueError(f"{name} = {value!r}: name at least one, and each once")
 

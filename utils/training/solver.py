@@ -8,6 +8,7 @@ CPU (same machine, versions and number of threads).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_ba
 from utils.common.messages import progress, say
 from utils.training.losses import Loss
 from utils.training.member import Member
+from utils.training.side_by_side import RunEach, run_each
 
 
 class Keeper(Protocol):
@@ -48,6 +50,14 @@ class Solver:
 
     def fit(self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan) -> None:
         """Train every member up to `plan.n_epochs` epochs or its early stop."""
+        batch_voxels = plan.training_batch_size * math.prod(train.reader.contrast.box)
+        alone = self.device.type == "cpu" and not any(m.has_dropout for m in self.members)
+        with run_each(max(len(self.members), 1), batch_voxels, possible=alone) as each:
+            self._fit(train, validation, plan, each)
+
+    def _fit(
+        self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan, each: RunEach
+    ) -> None:
         first = min((member.epoch for member in self.members), default=0) + 1
         epochs = progress(range(first, plan.n_epochs + 1), description="epochs", unit="epoch")
         for epoch in epochs:
@@ -56,8 +66,8 @@ class Solver:
             if not active and all(m.stopped for m in self.members):
                 break
             start = time.monotonic()
-            train_losses = self._train_epoch(active, train, plan, epoch)
-            validation_losses, validation_maes = self._validate(active, validation, plan)
+            train_losses = self._train_epoch(active, train, plan, epoch, each)
+            validation_losses, validation_maes = self._validate(active, validation, plan, each)
             for i, member in enumerate(active):
                 row = {
                     "epoch": epoch,
@@ -71,7 +81,12 @@ class Solver:
                 say(_epoch_line(active, plan.n_epochs, time.monotonic() - start))
 
     def _train_epoch(
-        self, active: list[Member], train: CellVolumes, plan: LoopPlan, epoch: int
+        self,
+        active: list[Member],
+        train: CellVolumes,
+        plan: LoopPlan,
+        epoch: int,
+        each: RunEach,
     ) -> list[float]:
         """One pass over the training set; mean loss over subjects, per member."""
         means = _SubjectMeans(len(active), self.device)
@@ -81,7 +96,9 @@ class Solver:
             train, plan.training_batch_size, plan.augmentation, plan.seed, epoch, plan.n_workers
         )
         for step, batch in enumerate(self._on_device(batches) if active else ()):
-            for i, member in enumerate(active):
+
+            def learn(i: int, step: int = step, batch: Batch = batch) -> None:
+                member = active[i]
                 member.seed_step(epoch, step)
                 member.optimiser.zero_grad(set_to_none=True)
                 losses = self.loss(member.network(batch.volumes), batch.ages_years)
@@ -89,11 +106,12 @@ class Solver:
                 member.optimiser.step()
                 member.schedule.after_step()
                 means.add(i, losses.detach())
+
+            each(learn, len(active))
         return means.values()
 
-    @torch.inference_mode()
     def _validate(
-        self, active: list[Member], validation: CellVolumes, plan: LoopPlan
+        self, active: list[Member], validation: CellVolumes, plan: LoopPlan, each: RunEach
     ) -> tuple[list[float], list[float]]:
         """Mean loss and mean absolute error (years) over the validation set, per member."""
         losses, errors = (_SubjectMeans(len(active), self.device) for _ in range(2))
@@ -101,10 +119,14 @@ class Solver:
             member.network.eval()
         batches = evaluation_batches(validation, plan.validation_batch_size, plan.n_workers)
         for batch in self._on_device(batches) if active else ():
-            for i, member in enumerate(active):
-                outputs = member.network(batch.volumes)
+
+            @torch.inference_mode()  # a mode of the thread it is entered in
+            def look(i: int, batch: Batch = batch) -> None:
+                outputs = active[i].network(batch.volumes)
                 losses.add(i, self.loss(outputs, batch.ages_years))
-                errors.add(i, (member.target.years(outputs) - batch.ages_years).abs())
+                errors.add(i, (active[i].target.years(outputs) - batch.ages_years).abs())
+
+            each(look, len(active))
         return losses.values(), errors.values()
 
     def _on_device(self, batches: Iterable[Batch]) -> Iterable[Batch]:

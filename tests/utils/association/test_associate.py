@@ -215,3 +215,14 @@ def test_unknown_choices_are_refused():
 )  # fmt: skip
 def test_field_and_instance_of_a_column_name(column, expected):
     assert ukb_field(column) == expected
+
+
+@pytest.mark.parametrize("n", [10, 21, 22, 24])
+def test_fewer_subjects_than_confounds_is_no_collinearity(n):
+    deltas, nidps, _, confounds = tables()
+    noise = np.random.default_rng(5).normal(size=(N, 18))
+    confounds = confounds.join(pd.DataFrame(noise).add_prefix("c"))
+    few = np.where(np.arange(N) < 2 * n, np.arange(N) % 7 + noise[:, 0] ** 2, np.nan)
+    rules = AssociationRules(phenotypes=PhenotypeRules(minimum_n=5), minimum_df=1)
+    table = associate(deltas, nidps.assign(few=few), None, confounds, rules).table
+    assert set(table.loc[table["nidp"] == "few", "reason"]) == {"too_few_degrees_of_freedom"}
