@@ -8,7 +8,6 @@ networks at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,7 +33,8 @@ def run_each(n_members: int, batch_voxels: int, possible: bool) -> Iterator[RunE
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(max_workers=min(n_members, os.cpu_count() or 1)) as pool:
+        # A thread each, also where there are fewer cores: three steps then share two cores evenly.
+        with ThreadPoolExecutor(max_workers=n_members) as pool:
 
             def side_by_side(work: Work, n: int) -> None:
                 for _ in pool.map(work, range(n)):
