@@ -7,7 +7,6 @@ construction, so that is an error unless it is asked for, and then stamped.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from datasets.subjects import subjects_hash
 from utils.common.errors import UserError
 
 Array = NDArray[np.float64]
@@ -44,12 +44,6 @@ class CorrectedDeltas:
     corrected_delta_years: Array
     extrapolated: NDArray[np.bool_]
     record: dict
-
-
-def hash_of_subjects(subject_ids: Iterable[str]) -> str:
-    """sha256 of the sorted subject ids, one a line: names a set of subjects without listing it."""
-    text = "\n".join(sorted(str(identifier) for identifier in subject_ids))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 class AgeBiasCorrection:
@@ -104,7 +98,7 @@ class AgeBiasCorrection:
         coefficients = _fit_line(predicted, age)
         if self.method == "divide":
             _refuse_flat(coefficients)
-        self.coefficients_ = coefficients | {"fit_subjects_sha256": hash_of_subjects(ids)}
+        self.coefficients_ = coefficients | {"fit_subjects_sha256": subjects_hash(ids)}
         self._fit_ids = frozenset(ids)
         return self
 
@@ -172,7 +166,7 @@ class AgeBiasCorrection:
         correction.coefficients_ = {k: v for k, v in record.items() if k in COEFFICIENTS}
         if fit_subject_ids is not None:
             ids = frozenset(map(str, fit_subject_ids))
-            if hash_of_subjects(ids) != record["fit_subjects_sha256"]:
+            if subjects_hash(ids) != record["fit_subjects_sha256"]:
                 raise ValueError("these are not the subjects that the correction was fitted on")
             correction._fit_ids = ids
         return correction
@@ -185,7 +179,7 @@ class AgeBiasCorrection:
     def _count_overlap(self, subject_ids: Sequence[str]) -> int:
         if self._fit_ids is not None:
             return len(self._fit_ids & {str(identifier) for identifier in subject_ids})
-        same = hash_of_subjects(subject_ids) == self._fitted()["fit_subjects_sha256"]
+        same = subjects_hash(subject_ids) == self._fitted()["fit_subjects_sha256"]
         return len(subject_ids) if same else 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from utils.evaluation.deltas import hash_of_subjects
+from datasets.subjects import subjects_hash
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class ContrastCombination:
         self.record_ = {
             "n_fit": n_fit,
             "n_left_out": int(complete.size - n_fit),
-            "fit_subjects_sha256": hash_of_subjects(
+            "fit_subjects_sha256": subjects_hash(
                 str(s) for s, kept in zip(subject_ids, complete) if kept
             ),
         }

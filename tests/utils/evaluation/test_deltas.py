@@ -6,12 +6,12 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets.subjects import subjects_hash
 from utils.common.errors import UserError
 from utils.evaluation.deltas import (
     AgeBiasCorrection,
     CorrectionRefused,
     InSampleCorrection,
-    hash_of_subjects,
 )
 
 
@@ -32,7 +32,7 @@ def test_coefficients_and_intervals_are_those_of_statsmodels():
         "residual_sd_years": np.sqrt(fit.mse_resid),
     }  # fmt: skip
     assert {k: c[k] for k in expected} == pytest.approx(expected, rel=1e-9)
-    assert c["n_fit"] == 400 and c["fit_subjects_sha256"] == hash_of_subjects(ids[::-1])
+    assert c["n_fit"] == 400 and c["fit_subjects_sha256"] == subjects_hash(ids[::-1])
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,7 +109,7 @@ def test_failed_predictions_stay_missing_and_do_not_count():
     predicted[:10] = np.nan
     fitted = AgeBiasCorrection().fit(predicted, age, ids)
     assert fitted.coefficients_["n_fit"] == 390
-    assert fitted.coefficients_["fit_subjects_sha256"] == hash_of_subjects(ids[10:])
+    assert fitted.coefficients_["fit_subjects_sha256"] == subjects_hash(ids[10:])
     p, a, i = cohort(seed=1)
     p[3] = np.nan
     out = fitted.correct(p, a, i)
