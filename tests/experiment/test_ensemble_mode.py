@@ -113,8 +113,9 @@ def test_pooled_sexes_are_one_group_and_said_to_be(tested):
 def test_a_contrast_never_tested_has_no_row_and_is_not_the_best(tested):
     experiment = tested(absent=("A_female", "A_male"))
     assert "A" not in metrics_of(experiment).index.get_level_values("contrast")
-    against = read_json(experiment.paths.combination)["combination_against_best_contrast"]
-    assert against["best_contrast_on_validation"] == "B"
+    record = read_json(experiment.paths.combination)
+    assert record["combinations"] == {"female": {}, "male": {}}  # B alone: nothing to combine
+    assert record["combination_against_best_contrast"] is None
 
 
 def test_a_contrast_of_one_sex_has_no_row_of_all_subjects(tested):
@@ -122,6 +123,17 @@ def test_a_contrast_of_one_sex_has_no_row_of_all_subjects(tested):
     assert ("A", "female", "test", "ensemble") in table.index
     assert ("A", "all", "test", "ensemble") not in table.index
     assert ("B", "all", "test", "ensemble") in table.index
+
+
+def test_an_untested_contrast_leaves_the_combination_of_the_others(tested):
+    """A third cell missing must not turn the sex's ridge into a mean, or its deltas into gaps."""
+    experiment = tested(absent=("A_male",))
+    combinations = read_json(experiment.paths.combination)["combinations"]
+    assert combinations["female"]["ridge"]["method"] == "ridge"
+    assert combinations["male"] == {}  # one contrast is left: nothing to combine
+    deltas = pd.read_csv(experiment.paths.deltas("test"))
+    assert set(deltas.loc[deltas["sex"] == "male", "contrast"]) == {"B"}
+    assert deltas["corrected_delta_years"].notna().all()
 
 
 def test_ridge_that_became_the_mean_is_said_everywhere(tested, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,57 +22,84 @@ from utils.experiment.results import PERSON_SPLITS, read_metrics, read_predictio
 
 def run(experiment: Experiment) -> None:
     """Fit on validation, freeze, apply to every split that was tested."""
-    settings = experiment.settings
-    deltas: dict[str, list[pd.DataFrame]] = {}
-    persons: list[pd.DataFrame] = []
-    corrections: dict[str, Any] = {}
-    combinations: dict[str, Any] = {}
     rows = cell_rows(experiment)
     if not rows:
         raise UserError("no cell was tested yet; run -m test first.")
-    for sex in settings.sexes:
-        cells = [cell for cell in experiment.grid if cell.sex == sex]
-        splits = {name: split_predictions(experiment, cells, name) for name in PERSON_SPLITS}
-        fitted = fit_sex(experiment, sex, cells, splits[FITTED_ON])
-        combinations[sex] = {k: c.to_dict() for k, c in fitted.combinations.items()}
-        for name, split in splits.items():
-            if split is None:
-                continue
-            table, record = fitted.apply(split, name)
-            deltas.setdefault(name, []).append(table)
-            corrections.setdefault(sex, {})[name] = record
-            persons.append(person_predictions(experiment, fitted, split, name, cells))
-    everybody = pd.concat(persons, ignore_index=True)
-    long = [pd.concat(tables).assign(split=name) for name, tables in deltas.items()]
-    rows += combination_rows(experiment, everybody, {_place(row) for row in rows})
-    for name, tables in deltas.items():
-        write_table(pd.concat(tables, ignore_index=True), experiment.paths.deltas(name))
+    combined = Combined()
+    for sex in experiment.settings.sexes:
+        combine_sex(experiment, sex, combined)
+    persons = pd.concat(combined.persons, ignore_index=True)
+    rows += combination_rows(experiment, persons, {_place(row) for row in rows})
+    write_records(experiment, combined, persons)
+    write_tables(experiment, combined, rows)
+    tell_refusals(experiment, combined.corrections, combined.combinations)
+
+
+@dataclass
+class Combined:
+    """What the sexes come to: deltas by split, records of what was fitted, and a row a person."""
+
+    deltas: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    persons: list[pd.DataFrame] = field(default_factory=list)
+    corrections: dict[str, Any] = field(default_factory=dict)
+    combinations: dict[str, Any] = field(default_factory=dict)
+
+
+def combine_sex(experiment: Experiment, sex: str, combined: Combined) -> None:
+    """Fit one sex on validation and apply it to its splits; contrasts that were not tested are left out."""
+    cells = [cell for cell in experiment.grid if cell.sex == sex and is_tested(experiment, cell)]
+    if not cells:
+        return
+    splits = {name: split_predictions(experiment, cells, name) for name in PERSON_SPLITS}
+    fitted = fit_sex(experiment, sex, cells, splits[FITTED_ON])
+    combined.combinations[sex] = {name: c.to_dict() for name, c in fitted.combinations.items()}
+    for name, split in splits.items():
+        if split is None:
+            continue
+        table, record = fitted.apply(split, name)
+        combined.deltas.setdefault(name, []).append(table)
+        combined.corrections.setdefault(sex, {})[name] = record
+        combined.persons.append(person_predictions(experiment, fitted, split, name, cells))
+
+
+def is_tested(experiment: Experiment, cell: Cell) -> bool:
+    """Whether a cell has predictions of any split."""
+    return any(experiment.cell_paths(cell).predictions(split).is_file() for split in PERSON_SPLITS)
+
+
+def write_records(experiment: Experiment, combined: Combined, persons: pd.DataFrame) -> None:
+    """What was fitted, so that it can be applied and checked again."""
+    chosen = experiment.settings.deltas
     write_json(
         {
-            "method": settings.deltas.bias_correction,
+            "method": chosen.bias_correction,
             "fitted_on": FITTED_ON,
-            "corrections": corrections,
+            "corrections": combined.corrections,
         },
         experiment.paths.bias_correction,
     )
     write_json(
         {
-            "chosen": settings.deltas.combination,
+            "chosen": chosen.combination,
             "fitted_on": FITTED_ON,
-            "combinations": combinations,
-            "combination_against_best_contrast": against_best_contrast(experiment, everybody),
+            "combinations": combined.combinations,
+            "combination_against_best_contrast": against_best_contrast(experiment, persons),
         },
         experiment.paths.combination,
     )
-    metrics = metrics_table(rows, pd.concat(long), settings.deltas.combination)
-    write_table(metrics, experiment.paths.metrics_table)
-    write_summary_table(
-        metrics if experiment.individual_level else export_safe_metrics(metrics),
-        experiment.paths.summary_metrics,
-        experiment.individual_level,
-    )
-    tell_refusals(experiment, corrections, combinations)
-    say(f"deltas written to {', '.join(str(experiment.paths.deltas(name)) for name in deltas)}")
+
+
+def write_tables(experiment: Experiment, combined: Combined, rows: list[dict[str, Any]]) -> None:
+    """The deltas of each split, and the metrics of everything (without small groups in summary/)."""
+    paths, persons_shown = experiment.paths, experiment.individual_level
+    for name, tables in combined.deltas.items():
+        write_table(pd.concat(tables, ignore_index=True), paths.deltas(name))
+    long = [pd.concat(tables).assign(split=name) for name, tables in combined.deltas.items()]
+    metrics = metrics_table(rows, pd.concat(long), experiment.settings.deltas.combination)
+    write_table(metrics, paths.metrics_table)
+    safe = metrics if persons_shown else export_safe_metrics(metrics)
+    write_summary_table(safe, paths.summary_metrics, persons_shown)
+    say(f"deltas written to {', '.join(str(paths.deltas(name)) for name in combined.deltas)}")
 
 
 def cell_rows(experiment: Experiment) -> list[dict[str, Any]]:
