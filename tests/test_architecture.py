@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +66,10 @@ def test_ruff(words):
     run_tool("-m", "ruff", *words)
 
 
+@pytest.mark.skipif(
+    not np.__version__.startswith("2.4."),
+    reason="NumPy's types differ between its versions; checked with 2.4",
+)
 def test_mypy_on_settings_and_statistics():
     run_tool(
         "-m", "mypy", "--follow-imports=silent",

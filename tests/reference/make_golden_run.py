@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def main() -> None:
         content = {
             "made_by": "python tests/reference/make_golden_run.py --why ...",
             "why_it_last_changed": why,
+            "recorded_with": {name: metadata.version(name) for name in ("numpy", "scipy", "torch")},
             **numbers(Path(temporary)),
         }
     REFERENCE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
