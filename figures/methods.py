@@ -27,7 +27,7 @@ def methods_paragraph(description: dict[str, Any]) -> str:
         `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `seed`, `intervals`
         (phrase), `combination`, `combination_fitted_on`, `correction`, `correction_fitted_on`, `confounds` (list)
         or `n_confounds`, `nidp_transform` (phrase), `n_nidps`, `family` (phrase), `n_families`, `n_tests`,
-        `alpha`, `software` ({name: version}), `split`. Missing ones leave their sentence out.
+        `alpha`, `software` ({name: version}), `split`, `deltas_given` (bool). Missing ones leave their sentence out.
     """
     parts = (
         _subjects(description),
@@ -123,6 +123,8 @@ def _training(facts: dict[str, Any]) -> list[str]:
 
 
 def _deltas(facts: dict[str, Any]) -> list[str]:
+    if facts.get("deltas_given"):
+        return ["Brain-age deltas were taken from a table made elsewhere."]
     sentences = []
     if facts.get("combination"):
         fitted = facts.get("combination_fitted_on") or "validation"

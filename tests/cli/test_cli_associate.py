@@ -50,6 +50,10 @@ def test_a_foreign_table_is_tested_without_torch(study, elsewhere, program):
     table = pd.read_parquet(study.folder / "experiments/foreign/summary/associations.parquet")
     assert (table["reason"] == "").sum() > 20
     assert set(table["sex"]) == {"female", "male"}
+    words = ("-m", "report", "-n", "foreign", "--set", *TABLE)
+    assert program(*words, folder=study.folder).returncode == 0
+    page = (study.folder / "experiments/foreign/summary/report.html").read_text()
+    assert "Brain-age deltas were taken from a table made elsewhere." in page
 
 
 def test_the_same_table_gives_the_same_associations_as_the_experiments_own_deltas(study):

@@ -67,7 +67,7 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
     return {
         "versions": versions(),
         "settings_sha256": text_hash("".join(pair)),
-        "split_sha256": experiment.split_hash,
+        "split_sha256": None if experiment.deltas_given else experiment.split_hash,
         "settings.ini": pair[0],
         "settings_eval.ini": pair[1],
     }
@@ -75,6 +75,8 @@ def provenance(experiment: Experiment) -> dict[str, Any]:
 
 def flags(experiment: Experiment) -> list[str]:
     """What a reader should not overlook: collapsed networks, failed subjects, missing cells."""
+    if experiment.deltas_given:
+        return []
     found = []
     if families_in_two_splits(experiment.subjects):
         found.append("Members of one family stand in different splits.")
@@ -105,6 +107,28 @@ def description(
     experiment: Experiment, summary: dict[str, Any] | None, deltas: pd.DataFrame | None
 ) -> dict[str, Any]:
     """Facts for the methods paragraph (keys as in `figures.methods`)."""
+    if experiment.deltas_given:
+        facts: dict[str, Any] = {"deltas_given": True, "software": versions()}
+    else:
+        facts = _study_facts(experiment, deltas)
+    return facts if summary is None else facts | _association_facts(experiment, summary)
+
+
+def _association_facts(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
+    facts = {
+        "n_nidps": max(analysis["n_nidps_kept"] for analysis in summary["analyses"]),
+        "confounds": summary["analyses"][0]["confounds"],
+        "family": summary["family"],
+        "n_families": len(summary["families"]),
+        "n_tests": summary["n_tested"],
+        "alpha": summary["alpha"],
+    }
+    if experiment.settings.association.inverse_normal:
+        facts["nidp_transform"] = "rank-based inverse normal scores (Blom)"
+    return facts
+
+
+def _study_facts(experiment: Experiment, deltas: pd.DataFrame | None) -> dict[str, Any]:
     settings = experiment.settings
     data, training, network = settings.data, settings.training, settings.network
     facts: dict[str, Any] = {
@@ -142,17 +166,6 @@ def description(
         facts["combination"] = _combination_phrase(experiment)
     if deltas is not None and deltas["corrected_delta_years"].notna().any():
         facts["correction"] = settings.deltas.bias_correction
-    if summary is not None:
-        facts |= {
-            "n_nidps": max(analysis["n_nidps_kept"] for analysis in summary["analyses"]),
-            "confounds": summary["analyses"][0]["confounds"],
-            "family": summary["family"],
-            "n_families": len(summary["families"]),
-            "n_tests": summary["n_tested"],
-            "alpha": summary["alpha"],
-        }
-        if settings.association.inverse_normal:
-            facts["nidp_transform"] = "rank-based inverse normal scores (Blom)"
     return facts
 
 

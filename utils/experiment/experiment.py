@@ -197,6 +197,12 @@ class Experiment:
         return False
 
     @property
+    def deltas_given(self) -> bool:
+        """An association job on a table made elsewhere: it has no subjects, volumes or networks."""
+        given = bool(self.settings.association.predictions)
+        return given and not self.paths.metrics_table.is_file()
+
+    @property
     def individual_level(self) -> bool:
         """Whether a person may be a dot in figures and report."""
         return self.simulated or self.settings.report.individual_level
