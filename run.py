@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from utils.common.devices import is_device_name
 from utils.common.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -167,8 +168,7 @@ def _positive(text: str) -> int:
 
 
 def _device(text: str) -> str:
-    kind, _, number = text.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+    if not is_device_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not auto, cpu, cuda or cuda:N")
     return text
 

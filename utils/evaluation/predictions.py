@@ -47,8 +47,3 @@ def predictions_table(
         for i, note in enumerate(subjects["note"].fillna("").tolist())
     ]
     return table
-
-
-def network_columns(predictions: pd.DataFrame) -> list[str]:
-    """predicted_years_1..K of a predictions table."""
-    return [c for c in predictions.columns if c.removeprefix("predicted_years_").isdigit()]

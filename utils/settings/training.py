@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from utils.common.devices import is_device_name
 from utils.settings.section import (
     MOST_BINS,
     BelowOne,
@@ -205,10 +206,7 @@ class MiscSettings(Section):
 
     @model_validator(mode="after")
     def _device(self):
-        kind, _, number = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (
-            number and (kind != "cuda" or not number.isdigit())
-        ):
+        if not is_device_name(self.device):
             raise ValueError(f"device = {self.device!r} is not one of auto, cpu, cuda, cuda:N")
         return self
 
