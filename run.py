@@ -29,6 +29,8 @@ from utils.common.provenance import PROGRAM_VERSION
 MODES: dict[str, tuple[tuple[str, ...], str]] = {
     "simulate": (("simulate",), "write a cohort with known truth"),
     "split": (("split",), "split the subject table into train, validation, test; frozen"),
+    "check": (("check",), "before any epoch: everything that is wrong with the inputs"),
+    "prepare": (("prepare",), "read every volume once and keep it cropped and packed (the cache)"),
     "train": (("train",), "train the networks of every cell"),
     "test": (("test",), "predict validation and test with the best checkpoints; metrics"),
     "evaluate": (("test",), "the same as test"),
@@ -43,6 +45,8 @@ MODES: dict[str, tuple[tuple[str, ...], str]] = {
         ("train", "test", "ensemble", "associate", "figures", "report"),
         "everything from train to report",
     ),
+    "verify": (("verify",), "check the checksums of prepared volumes, checkpoints and results"),
+    "clear-cache": (("clear:cache",), "remove the prepared volumes of the contrasts"),
     "clear-checkpoints": (("clear:checkpoints",), "remove checkpoints of single epochs"),
     "clear-checkpoints-completely": (("clear:checkpoints:all",), "remove all checkpoints"),
     "clear-logs": (("clear:logs",), "remove logs and TensorBoard events"),
@@ -89,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--network", type=_positive, metavar="K", help="train: only the K-th network of each cell")
     add("--device", type=_device, help="auto, cpu, cuda or cuda:N")
+    add("--dry-run", action="store_true", help="prepare: say what would be done, at which cost")
     add("--yes", action="store_true", help="do not ask, do not refuse to replace")
     add("--version", action="version", version=f"brain-age ensembles {PROGRAM_VERSION}")
     return parser
@@ -96,7 +101,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the settings, run the steps of the mode, say how it ended; return the exit code."""
-    given = build_parser().parse_args(arguments)
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    if given.dry_run and given.mode != "prepare":
+        parser.error("--dry-run is for -m prepare")
     from utils.common.messages import also_log_to, say, start_messages, warn
 
     start_messages()
@@ -105,8 +113,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not given.mode.startswith("clear"):
             experiment.open()
             also_log_to(experiment.paths.run_log)
-        for step in MODES[given.mode][0]:
-            _run_step(step, experiment)
+        try:
+            for step in MODES[given.mode][0]:
+                _run_step(step, experiment)
+        finally:
+            if given.mode != "verify":
+                experiment.close()
     except SettingsError as error:
         for problem in error.problems:
             sys.stderr.write(f"{problem}\n")
@@ -141,6 +153,7 @@ def _experiment(given: argparse.Namespace):
         network=given.network,
         device=given.device or "",
         yes=given.yes,
+        dry_run=given.dry_run,
     )
     return Experiment(read_settings(given.name, tuple(given.set)), options)
 
@@ -149,7 +162,7 @@ def _run_step(step: str, experiment) -> None:
     module, _, rest = step.partition(":")
     function, _, argument = rest.partition(":")
     mode = importlib.import_module(f"utils.modes.{module}")
-    if function in ("", "logs"):
+    if function in ("", "logs", "cache"):
         getattr(mode, f"run_{function}" if function else "run")(experiment)
     else:
         getattr(mode, f"run_{function}")(experiment, completely=argument == "all")

@@ -70,6 +70,8 @@ demo() {
         [ -e "$name" ] || cp "docs/examples/$name" "$name"
     done
     env/bin/python run.py -m simulate -n demo
+    env/bin/python run.py -m check -n demo >/dev/null
+    env/bin/python run.py -m prepare -n demo
     env/bin/python run.py -m study -n demo
 }
 

@@ -77,6 +77,10 @@ def _why_without_checksum(path: Path, data: bytes) -> str:
     """Tell a damaged checkpoint of ours from somebody else's file; nothing in it is executed."""
     if data[:1] == pickle.PROTO:
         return _pickled(path)
+    if data[8:10] == b'{"':  # the length of a JSON header, then the header
+        return f"{path}: is a safetensors file, whatever its name; checkpoints of this program are not."
+    if data.startswith(b"version https://git-lfs"):
+        return f"{path}: is a Git LFS pointer, not the checkpoint itself; fetch it (git lfs pull)."
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

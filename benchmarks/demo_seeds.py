@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 from datasets.contrasts import read_contrast_table  # noqa: E402
 from datasets.simulation.baseline import histogram_features, ridge_baseline_mae  # noqa: E402
 from datasets.volumes import read_crop  # noqa: E402
-from utils.common.files import read_json, read_table  # noqa: E402
+from utils.common.files import read_json  # noqa: E402
+from utils.common.tables import read_table  # noqa: E402
 
 
 def main() -> int:

@@ -33,13 +33,24 @@ class Augmentation:
     shift: tuple[int, int, int]
     mirrored: bool
 
-    def apply(self, volume: np.ndarray) -> np.ndarray:
-        """(X, Y, Z) volume, moved by `shift` voxels (zeros move in), then mirrored on the first axis."""
-        moved = np.zeros_like(volume)
+    def apply(self, volume: np.ndarray, box: np.ndarray | None = None) -> np.ndarray:
+        """(X, Y, Z) volume, moved by `shift` voxels (zeros move in), then mirrored on the first axis.
+
+        Written into `box` where one is given.
+        """
+        moved = np.empty_like(volume) if box is None else box
+        if self == NO_AUGMENTATION:
+            moved[:] = volume
+            return moved
+        moved[:] = 0
+        seen = moved[::-1] if self.mirrored else moved
         target, source = [], []
         for wanted, size in zip(self.shift, volume.shape):
             shift = max(-size, min(wanted, size))  # further than the axis: all zero
             target.append(slice(max(shift, 0), size + min(shift, 0)))
             source.append(slice(max(-shift, 0), size + min(-shift, 0)))
-        moved[tuple(target)] = volume[tuple(source)]
-        return np.ascontiguousarray(moved[::-1]) if self.mirrored else moved
+        seen[tuple(target)] = volume[tuple(source)]
+        return moved
+
+
+NO_AUGMENTATION = Augmentation(shift=(0, 0, 0), mirrored=False)

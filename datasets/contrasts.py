@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from utils.common.errors import UserError
-from utils.common.files import read_table
+from utils.common.tables import read_table
+from utils.common.text import shown
 
 PUBLISHED_TABLE = Path(__file__).with_name("scaling_values_simple.csv")
 
@@ -59,6 +60,11 @@ class Contrast:
         affine = np.diag([-self.voxel_mm, self.voxel_mm, self.voxel_mm, 1.0])
         affine[:3, 3] = MNI_ORIGIN_MM
         return affine
+
+    @property
+    def in_mni_box(self) -> bool:
+        """Whether its grid is one of UK Biobank's MNI grids, whose place in the world is known."""
+        return self.shape == PUBLISHED_GRIDS.get(self.voxel_mm, (None,))[0]
 
     def describe(self) -> dict[str, Any]:
         """Plain values, for checkpoints and records."""
@@ -112,7 +118,7 @@ def choose_contrasts(table: dict[str, Contrast], flag: str | tuple[str, ...]) ->
 
 def _contrast(row: dict[str, Any], path: str | Path) -> Contrast:
     name = _text(row.get("name"))
-    where = f"{path}: contrast {name or '(no name)'}"
+    where = f"{path}: contrast {shown(name) or '(no name)'}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*", name) or name == "ensemble":
         raise UserError(
             f"{where}: a name has letters, digits, '.', '-' and '_', and is not 'ensemble'."
@@ -124,7 +130,7 @@ def _contrast(row: dict[str, Any], path: str | Path) -> Contrast:
     shape, crop = _grid(row, voxel_mm, where)
     flag = _text(row.get("divide_by_mean")).lower()
     if flag not in ("", "true", "false", "1", "0", "1.0", "0.0"):
-        raise UserError(f"{where}: divide_by_mean is {flag!r}, not True or False.")
+        raise UserError(f"{where}: divide_by_mean is {shown(flag)!r}, not True or False.")
     return Contrast(
         name=name,
         data_file=data_file,
@@ -145,7 +151,7 @@ def _text(value: Any) -> str:
 def _voxel_mm(text: str, where: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?mm", text)
     if not match or not 0.1 <= float(match.group(1)) <= 50:
-        raise UserError(f"{where}: resolution is {text!r}, not e.g. 1mm or 2mm.")
+        raise UserError(f"{where}: resolution is {shown(text)!r}, not e.g. 1mm or 2mm.")
     return float(match.group(1))
 
 
@@ -157,25 +163,27 @@ def _scale_factor(text: str, where: str) -> float | None:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value) or value <= 0:
-        raise UserError(f"{where}: scale_factor is {text!r}, not a number above 0 or auto.")
+        raise UserError(f"{where}: scale_factor is {shown(text)!r}, not a number above 0 or auto.")
     return value
 
 
 def _volume_index(name: str, text: str, where: str) -> int | None:
     if text:
-        if not re.fullmatch(r"\d+(\.0)?", text):
-            raise UserError(f"{where}: volume_index is {text!r}, not a whole number from 0.")
+        if not re.fullmatch(r"\d{1,6}(\.0)?", text):
+            raise UserError(f"{where}: volume_index is {shown(text)!r}, not a whole number from 0.")
         return int(float(text))
-    published = re.fullmatch(r"rsfmri_(\d+)", name)
+    published = re.fullmatch(r"rsfmri_(\d{1,6})", name)
     return int(published.group(1)) if published else None
 
 
 def _grid(row: dict[str, Any], voxel_mm: float, where: str) -> tuple[Shape, Crop]:
     shape, crop = PUBLISHED_GRIDS.get(voxel_mm, (None, None))
     if text := _text(row.get("shape")):
-        sizes = re.fullmatch(r"(\d+)[ x](\d+)[ x](\d+)", text)
+        sizes = re.fullmatch(r"(\d{1,6})[ x](\d{1,6})[ x](\d{1,6})", text)
         if not sizes:
-            raise UserError(f"{where}: shape is {text!r}, not three numbers such as '46 55 46'.")
+            raise UserError(
+                f"{where}: shape is {shown(text)!r}, not three numbers such as '46 55 46'."
+            )
         shape = tuple(int(size) for size in sizes.groups())  # type: ignore[assignment]
         crop = tuple((0, size) for size in shape)  # type: ignore[assignment,union-attr]
     if shape is None or crop is None:
@@ -183,10 +191,12 @@ def _grid(row: dict[str, Any], voxel_mm: float, where: str) -> tuple[Shape, Crop
             f"{where}: at {voxel_mm:g} mm the table must give shape (and crop) in voxels."
         )
     if text := _text(row.get("crop")):
-        edges = re.fullmatch(r"(\d+):(\d+)[ ,]+(\d+):(\d+)[ ,]+(\d+):(\d+)", text)
+        edges = re.fullmatch(
+            r"(\d{1,6}):(\d{1,6})[ ,]+(\d{1,6}):(\d{1,6})[ ,]+(\d{1,6}):(\d{1,6})", text
+        )
         if not edges:
             raise UserError(
-                f"{where}: crop is {text!r}, not three ranges such as '2:42 3:51 0:40'."
+                f"{where}: crop is {shown(text)!r}, not three ranges such as '2:42 3:51 0:40'."
             )
         numbers = [int(edge) for edge in edges.groups()]
         crop = tuple(zip(numbers[::2], numbers[1::2]))  # type: ignore[assignment]

@@ -1,30 +1,40 @@
-"""The volumes of one cell's subjects, and batches of them in a seeded order."""
+"""The volumes of one cell's subjects, and batches of them in a seeded order, read ahead by threads.
+
+Decompression, checksums and the compiled loops release Python's lock, so threads do what process
+copies would do, without copies: each volume is written straight into the memory of its batch.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from datasets.augmentation import AugmentationPlan
+from datasets.augmentation import NO_AUGMENTATION, Augmentation, AugmentationPlan
 from datasets.volumes import VolumeError, VolumeReader
 from utils.common.messages import progress
 from utils.common.randomness import generator
 
+T = TypeVar("T")
 BYTES_PER_GB = 1e9
+# Batches that are being read while one is being computed with.
+N_BATCHES_AHEAD = 2
 
 
 @dataclass
 class CellVolumes:
     """Subjects of one cell with the files of their volumes; read on demand, or kept in memory.
 
-    `failures` maps the position of a subject whose volume cannot be used to the reason.
+    `failures` maps the position of a subject whose volume cannot be used to the reason, `conformed`
+    that of a subject whose volume was reoriented or resampled to what was done.
     """
 
     subject_ids: list[str]
@@ -32,6 +42,7 @@ class CellVolumes:
     ages_years: np.ndarray  # (S,) float64, NaN where unknown
     reader: VolumeReader
     failures: dict[int, str] = field(default_factory=dict)
+    conformed: dict[int, str] = field(default_factory=dict)
     _kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -42,13 +53,28 @@ class CellVolumes:
         """Whether every usable volume is kept in memory."""
         return bool(self._kept) and len(self._kept) + len(self.failures) >= len(self)
 
-    def keep_in_memory(self, memory_gb: float) -> bool:
+    @property
+    def prepared(self) -> bool:
+        """Whether every volume is in the cache."""
+        cache = self.reader.cache
+        return cache is not None and all(cache.entry(path) for path in self.paths)
+
+    def seconds_a_volume(self) -> float:
+        """How long one thread takes for the first volume that can be used."""
+        for position in range(len(self)):
+            if isinstance(self.read(position), np.ndarray):
+                started = time.perf_counter()
+                self.read(position)
+                return time.perf_counter() - started
+        return 0.0
+
+    def keep_in_memory(self, memory_gb: float, n_threads: int = 1) -> bool:
         """Read every volume once and keep it, if all of them fit into `memory_gb`."""
         needed_gb = len(self) * float(np.prod(self.reader.contrast.box)) * 4 / BYTES_PER_GB
         if needed_gb > memory_gb:
             return False
         name = self.reader.contrast.name
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(max_workers=max(1, n_threads)) as pool:
             read = progress(
                 pool.map(self.read, range(len(self))), len(self), f"reading {name}", "vol"
             )
@@ -57,40 +83,63 @@ class CellVolumes:
                     self._kept[position] = volume
         return True
 
+    def fetch(self, positions: list[int]) -> None:
+        """Ask the system to fetch prepared volumes that are about to be read, all at once."""
+        cache = self.reader.cache
+        for position in positions if cache else []:
+            if entry := cache.entry(self.paths[position]):  # type: ignore[union-attr]
+                cache.read_ahead(entry)  # type: ignore[union-attr]
+
     def read(self, position: int) -> np.ndarray | str:
         """(X, Y, Z) float32 volume of the subject at `position`, or the reason why there is none."""
-        if position in self.failures:
-            return self.failures[position]
         if position in self._kept:
             return self._kept[position]
+        box = np.empty(self.reader.contrast.box, dtype=np.float32)
+        return box if self.read_into(position, box) else self.failures[position]
+
+    def read_into(self, position: int, box: np.ndarray, by: Augmentation = NO_AUGMENTATION) -> bool:
+        """Write the augmented volume into (X, Y, Z) float32 `box`; False (see `failures`) if it failed."""
+        if position in self.failures:
+            return False
+        if position in self._kept:
+            by.apply(self._kept[position], box)
+            return True
         try:
-            return self.reader.read(self.paths[position])
+            done = self.reader.read_into(self.paths[position], box, by)
         except VolumeError as error:
             self.failures[position] = str(error)
-            return str(error)
+            return False
+        if done:
+            self.conformed[position] = done
+        return True
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Volumes and ages of the subjects at `positions`; those that failed are left out."""
+    """Volumes and ages of the subjects at `positions`; those that failed are left out.
+
+    Its memory is used again once nobody holds `volumes` any more.
+    """
 
     positions: torch.Tensor  # (B,) int64
     volumes: torch.Tensor  # (B, 1, X, Y, Z) float32
     ages_years: torch.Tensor  # (B,) float32
 
 
-class _EpochDataset(Dataset):
-    """Positions -> volumes, with this epoch's augmentation; every draw is a function of its words."""
+@dataclass(frozen=True)
+class Epoch:
+    """Which subjects form which batch, and how each is augmented: a function of seed and epoch."""
 
-    def __init__(self, volumes: CellVolumes, plan: AugmentationPlan, words: tuple[int | str, ...]):
-        self.volumes, self.plan, self.words = volumes, plan, words
+    volumes: CellVolumes
+    groups: list[list[int]]
+    plan: AugmentationPlan
+    words: tuple[int | str, ...]
+    smallest: int  # a batch with fewer usable subjects is passed over
 
-    def __getitem__(self, position: int) -> tuple[int, np.ndarray | str]:
-        volume = self.volumes.read(position)
-        if isinstance(volume, np.ndarray) and self.plan != AugmentationPlan():
-            subject = self.volumes.subject_ids[position]
-            volume = self.plan.draw(generator(*self.words, subject)).apply(volume)
-        return position, volume
+    def augmentation(self, position: int) -> Augmentation:
+        if self.plan == AugmentationPlan():
+            return NO_AUGMENTATION
+        return self.plan.draw(generator(*self.words, self.volumes.subject_ids[position]))
 
 
 def training_batches(
@@ -103,42 +152,112 @@ def training_batches(
 ) -> Iterator[Batch]:
     """One epoch in an order that depends on seed and epoch alone; no batch has fewer than two subjects.
 
-    A last batch of one would break batch-norm, so it joins the batch before it.
+    A last batch of one would break batch-norm, so it joins the batch before it. `n_workers` threads
+    read ahead; 0: volumes are read when their batch is asked for.
     """
+    return _batches(training_epoch(volumes, batch_size, plan, seed, epoch), n_workers)
+
+
+def training_epoch(
+    volumes: CellVolumes, batch_size: int, plan: AugmentationPlan, seed: int, epoch: int
+) -> Epoch:
+    """Order, groups and augmentation of one epoch; see `training_batches`."""
     order = generator(seed, "order", epoch).permutation(len(volumes)).tolist()
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if len(groups) > 1 and len(groups[-1]) == 1:
         alone = groups.pop()
         groups[-1] += alone
-    dataset = _EpochDataset(volumes, plan, (seed, "augmentation", epoch))
-    return _batches(dataset, groups, n_workers, smallest=2)
+    return Epoch(volumes, groups, plan, (seed, "augmentation", epoch), 2)
 
 
 def evaluation_batches(volumes: CellVolumes, batch_size: int, n_workers: int) -> Iterator[Batch]:
     """All subjects in their order, without augmentation."""
     order = list(range(len(volumes)))
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return _batches(_EpochDataset(volumes, AugmentationPlan(), ()), groups, n_workers, smallest=1)
+    return _batches(Epoch(volumes, groups, AugmentationPlan(), (), 1), n_workers)
 
 
-def _batches(
-    dataset: _EpochDataset, groups: list[list[int]], n_workers: int, smallest: int
-) -> Iterator[Batch]:
-    volumes = dataset.volumes
-    loader = DataLoader(
-        dataset,
-        batch_sampler=groups,
-        collate_fn=list,
-        num_workers=0 if volumes.in_memory else n_workers,
-    )
-    for read in loader:
-        usable = [(position, volume) for position, volume in read if isinstance(volume, np.ndarray)]
-        for position, volume in read:
-            if isinstance(volume, str):  # a worker process found it; remember it here
-                volumes.failures[position] = volume
-        if len(usable) < smallest:
-            continue
-        positions = torch.tensor([position for position, _ in usable])
-        stacked = np.stack([volume for _, volume in usable])[:, None]
-        ages = torch.from_numpy(volumes.ages_years[positions.numpy()].astype(np.float32))
-        yield Batch(positions, torch.from_numpy(stacked), ages)
+def _batches(epoch: Epoch, n_workers: int) -> Iterator[Batch]:
+    """Read batch after batch into memory that is used again and again."""
+    memory = _BatchMemory(max(map(len, epoch.groups), default=0), epoch.volumes.reader.contrast.box)
+
+    def start(group: list[int], threads: ThreadPoolExecutor) -> Callable[[], Batch | None]:
+        epoch.volumes.fetch(group)
+        boxes = memory.take()
+        read = [
+            threads.submit(epoch.volumes.read_into, position, box[0], epoch.augmentation(position))
+            for position, box in zip(group, boxes)
+        ]
+        return lambda: _finished(epoch, group, boxes, read)
+
+    return read_ahead(epoch.groups, start, n_workers)
+
+
+def read_ahead(
+    groups: list[list[int]],
+    start: Callable[[list[int], ThreadPoolExecutor], Callable[[], T | None]],
+    n_workers: int,
+) -> Iterator[T]:
+    """Batches of the groups in their order, a few ahead of the one that is computed with.
+
+    `start` begins to read a group in threads and returns what waits for its batch; a batch that is
+    None is passed over. With no workers a batch is read when it is asked for.
+    """
+    n_ahead = N_BATCHES_AHEAD if n_workers else 0
+    with ThreadPoolExecutor(max_workers=max(1, n_workers)) as threads:
+        started: deque[Callable[[], T | None]] = deque()
+        try:
+            for group in groups:
+                started.append(start(group, threads))
+                if len(started) > n_ahead and (batch := started.popleft()()) is not None:
+                    yield batch
+                    del batch  # else this name would keep its memory from being used again
+            while started:
+                if (batch := started.popleft()()) is not None:
+                    yield batch
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(
+    epoch: Epoch, group: list[int], boxes: np.ndarray, read: list[Future]
+) -> Batch | None:
+    """The batch, once all its volumes are there; None if too few of them are usable."""
+    usable = [i for i, future in enumerate(read) if future.result()]
+    if len(usable) < epoch.smallest:
+        return None
+    positions = torch.tensor([group[i] for i in usable])
+    stacked = boxes[: len(group)] if len(usable) == len(group) else boxes[usable]
+    ages = torch.from_numpy(epoch.volumes.ages_years[positions.numpy()].astype(np.float32))
+    return Batch(positions, torch.from_numpy(stacked), ages)
+
+
+class _BatchMemory:
+    """Memory for batches that is given again as soon as nobody else holds it.
+
+    Fresh memory costs more than the decoding it is for: the system has to clear every page of it.
+    """
+
+    def __init__(self, n: int, box: tuple[int, int, int]):
+        self.shape = (n, 1, *box)
+        self._blocks: list[np.ndarray] = []
+
+    def take(self) -> np.ndarray:
+        """(B, 1, X, Y, Z) float32, not cleared."""
+        for block in self._blocks:
+            # held by the list, by `block` and by getrefcount's argument: by nobody else
+            if sys.getrefcount(block) == _REFERENCES_WHEN_FREE:
+                return block
+        self._blocks.append(np.empty(self.shape, dtype=np.float32))
+        return self._blocks[-1]
+
+
+def _references_when_free() -> int:
+    """What `sys.getrefcount` says of a free block in the loop of `take`, on this Python."""
+    blocks = [np.empty(0)]
+    for block in blocks:
+        return sys.getrefcount(block)
+    return 0
+
+
+_REFERENCES_WHEN_FREE = _references_when_free()

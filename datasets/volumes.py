@@ -1,102 +1,194 @@
-"""NIfTI file -> network input; the only file that opens an image.
+"""Image file -> network input, as in AgeMapper (Roibu et al. 2023).
 
-A compressed file is always read whole, so that its gzip checksum is verified (nibabel's own reading
-stops before it and does not notice a flipped bit). Steps as in AgeMapper (Roibu et al. 2023): read as
-stored, crop, divide by the crop's mean (some contrasts), divide by the contrast's scale factor.
+Read as stored, crop, divide by the crop's mean (some contrasts), divide by the contrast's scale factor.
+A volume that `-m prepare` prepared is taken from there (`cache.py`), with the same values.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from nibabel.processing import resample_from_to
-from nibabel.spatialimages import SpatialImage
 
+from datasets import kernels
+from datasets.augmentation import NO_AUGMENTATION, Augmentation
+from datasets.cache import ContrastCache, Prepared
+from datasets.conforming import conformed
 from datasets.contrasts import Contrast
+from datasets.images import Image, VolumeError, open_image
 
-ORIENTATION = ("L", "A", "S")
-# Voxel sizes that differ by more than this share are another grid, not rounding in a header.
-ZOOM_TOLERANCE = 0.01
+__all__ = ["Crop", "VolumeError", "VolumeReader", "auto_scale_factor", "open_crop", "read_crop"]
+
 # `scale_factor = auto`: this percentile of the cropped training volumes becomes 1.
 AUTO_SCALE_PERCENTILE = 99.0
+# Kinds of stored numbers that are used as they are; all others are converted first.
+_NATIVE = tuple(map(np.dtype, ("uint8", "int16", "uint16", "int32", "float32", "float64")))
 
 
-class VolumeError(ValueError):
-    """A volume cannot be used; the message is the reason, without the subject."""
+@dataclass(frozen=True)
+class Crop:
+    """The part of a stored volume that a network sees, not yet converted or turned."""
+
+    voxels: np.ndarray  # (X, Y, Z) as stored, whole volume, Fortran order
+    slope: float
+    intercept: float
+    start: tuple[int, int, int]
+    box: tuple[int, int, int]
+    whole: bool  # stored as whole numbers
+    done: str  # what conforming did to it
+    n_mask: int  # voxels of the crop that are not 0
+    mean: float  # of the crop, background included
+    mask_mean: float
+    mask_sd: float
+    smallest: float  # of the voxels that are not 0
+    largest: float
+
+    def fill(
+        self, box: np.ndarray, divisor: float = 1.0, by: Augmentation = NO_AUGMENTATION
+    ) -> None:
+        """Write the crop in stored intensities / divisor, augmented, into (X, Y, Z) float32 `box`."""
+        kernels.fill_box(
+            self.voxels, *self.start, self.slope, self.intercept, np.float32(divisor),
+            by.shift, by.mirrored, box,
+        )  # fmt: skip
+
+    def fill_stored(self, box: np.ndarray) -> None:
+        """Write the crop's numbers as stored, before slope and intercept, into `box`."""
+        kernels.fill_box(
+            self.voxels, *self.start, 1.0, 0.0, np.float32(1.0), NO_AUGMENTATION.shift, False, box
+        )
 
 
 @dataclass(frozen=True)
 class VolumeReader:
-    """Reads volumes of one contrast, all in the same way."""
+    """Reads volumes of one contrast, all in the same way; prepared ones from the cache."""
 
     contrast: Contrast
     scale_factor: float
     conform: str = "strict"
+    cache: ContrastCache | None = None
 
-    def read(self, path: str | Path) -> np.ndarray:
-        """(X, Y, Z) float32 network input of the file at `path`.
+    def read_into(self, path: Path, box: np.ndarray, by: Augmentation = NO_AUGMENTATION) -> str:
+        """Write the augmented network input of a file into (X, Y, Z) float32 `box`.
+
+        Returns what conforming did to the volume ("" for nothing).
 
         Raises
         ------
         VolumeError
             Missing, damaged, on another grid, constant, or not finite.
         """
-        return scaled(
-            read_crop(path, self.contrast, self.conform), self.contrast, self.scale_factor
-        )
+        if self.cache and self.cache.entry(path):
+            prepared = self.prepared(path)
+            self.cache.expand(prepared, self.divisor_of(prepared), by, box)
+            return prepared.done
+        crop = open_crop(path, self.contrast, self.conform)
+        crop.fill(box, self.divisor_of(crop), by)
+        return crop.done
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """(X, Y, Z) float32 network input of a file; errors as `read_into`."""
+        box = np.empty(self.contrast.box, dtype=np.float32)
+        self.read_into(Path(path), box)
+        return box
+
+    def prepared(self, path: Path) -> Prepared:
+        """A volume in the cache; VolumeError with the reason where there is none."""
+        entry = self.cache.entry(path) if self.cache else None
+        if entry is None or entry.reason:
+            raise VolumeError(entry.reason if entry else "is not prepared")
+        return entry
+
+    def divisor_of(self, crop: Crop | Prepared) -> float:
+        """What this volume is divided by; errors as `divisor`."""
+        return divisor(self.contrast, self.scale_factor, crop.mean, crop.smallest, crop.largest)
+
+
+def open_crop(path: str | Path, contrast: Contrast, conform: str = "strict") -> Crop:
+    """Open a file and look at its crop; errors as `VolumeReader.read_into`."""
+    return crop_of(open_image(path), contrast, conform)
+
+
+def crop_of(image: Image, contrast: Contrast, conform: str) -> Crop:
+    """The crop of an open image; one open 4D file gives the crops of many contrasts."""
+    found = conformed(image, contrast, conform)
+    voxels = _native(found.voxels)
+    (x0, x1), (y0, y1), (z0, z1) = contrast.crop
+    n_bad, n_mask, total, squares, smallest, largest = kernels.summarise(
+        voxels, x0, x1, y0, y1, z0, z1, found.slope, found.intercept
+    )
+    n_voxels = int(np.prod(contrast.box))
+    if n_bad:
+        raise VolumeError(_what_is_bad(found.voxels[x0:x1, y0:y1, z0:z1], n_bad))
+    _refuse_unusable(n_voxels, n_mask, smallest, largest)
+    mask_mean = total / n_mask
+    variance = max(squares / n_mask - mask_mean**2, 0.0)
+    return Crop(
+        voxels, found.slope, found.intercept, (x0, y0, z0), contrast.box,
+        found.voxels.dtype.kind in "biu", found.done,
+        int(n_mask), total / n_voxels, mask_mean, float(np.sqrt(variance)), smallest, largest,
+    )  # fmt: skip
 
 
 def read_crop(path: str | Path, contrast: Contrast, conform: str = "strict") -> np.ndarray:
-    """The cropped volume in stored intensities, (X, Y, Z) float32; errors as `VolumeReader.read`."""
-    image = open_image(path)
-    _refuse_no_volume(image)
-    image = conformed(image, contrast, conform)
-    crop = tuple(slice(start, stop) for start, stop in contrast.crop)
-    values = np.asarray(_stored_array(image, contrast)[crop])
-    slope, intercept = getattr(image.dataobj, "slope", 1.0), getattr(image.dataobj, "inter", 0.0)
-    if (slope, intercept) != (1.0, 0.0):
-        values = values.astype(np.float64) * slope + intercept
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused for it
-        values = values.astype(np.float32)
-    _refuse_unusable(values)
-    return values
+    """The cropped volume in stored intensities, (X, Y, Z) float32; errors as `VolumeReader.read_into`."""
+    box = np.empty(contrast.box, dtype=np.float32)
+    open_crop(path, contrast, conform).fill(box)
+    return box
 
 
-def scaled(crop: np.ndarray, contrast: Contrast, scale_factor: float) -> np.ndarray:
-    """Divide by the crop's mean where the contrast asks for it, then by the scale factor."""
-    divisor = float(scale_factor)
+def divisor(
+    contrast: Contrast, scale_factor: float, mean: float, smallest: float, largest: float
+) -> float:
+    """What a crop is divided by: its mean where the contrast asks for it, times the scale factor.
+
+    Raises
+    ------
+    VolumeError
+        The mean is not above 0, or the quotient would be too large for float32.
+    """
+    found = float(scale_factor)
     if contrast.divide_by_mean:
-        mean = float(crop.mean(dtype=np.float64))
-        if mean <= 0:
+        if not mean > 0:
             raise VolumeError(
                 f"the mean intensity of the crop is {mean:g}, it cannot be divided by"
             )
-        divisor *= mean
-    if float(np.abs(crop).max()) / divisor > np.finfo(np.float32).max:
+        found *= mean
+    with np.errstate(over="ignore"):
+        in_float32 = np.float32(found)
+    if not 0 < in_float32 < np.inf:
+        raise VolumeError(f"would be divided by {found:g}, which is too small or large for float32")
+    if max(abs(smallest), abs(largest)) / found > np.finfo(np.float32).max:
         raise VolumeError(f"is too large for the scale factor {scale_factor:g}")
-    return crop / np.float32(divisor)
+    return found
 
 
-def auto_scale_factor(paths: Iterable[Path], contrast: Contrast, conform: str) -> float:
+def height(crop: Crop, contrast: Contrast) -> float:
+    """The percentile of a crop (after division by its mean) that `scale_factor = auto` looks at."""
+    box = np.empty(contrast.box, dtype=np.float32)
+    crop.fill(box, divisor(contrast, 1.0, crop.mean, crop.smallest, crop.largest))
+    return float(np.percentile(box, AUTO_SCALE_PERCENTILE))
+
+
+def auto_scale_factor(
+    paths: Iterable[Path], contrast: Contrast, conform: str, cache: ContrastCache | None = None
+) -> float:
     """`scale_factor = auto`: the mean over volumes of the crop's 99th percentile (after mean division).
 
     Volumes that cannot be read are passed over here; they are named where they are used.
     """
     heights, reason = [], "there is none"
     for path in paths:
+        prepared = cache.entry(path) if cache else None
         try:
-            crop = scaled(read_crop(path, contrast, conform), contrast, 1.0)
+            if prepared and prepared.height is not None:
+                heights.append(prepared.height)
+            else:
+                heights.append(height(open_crop(path, contrast, conform), contrast))
         except VolumeError as error:
             reason = f"e.g. {path} {error}"
-            continue
-        heights.append(np.percentile(crop, AUTO_SCALE_PERCENTILE))
     factor = float(np.mean(heights)) if heights else 0.0
     if factor <= 0:
         raise VolumeError(
@@ -105,136 +197,27 @@ def auto_scale_factor(paths: Iterable[Path], contrast: Contrast, conform: str) -
     return factor
 
 
-def open_image(path: str | Path) -> SpatialImage:
-    """Open an image file of any form nibabel knows; .nii.gz is read whole and its checksum verified."""
-    path = Path(path)
-    try:
-        with path.open("rb") as handle:
-            is_gzip = handle.read(2) == b"\x1f\x8b"
-        if is_gzip and path.name.endswith((".nii.gz", ".nii")):
-            return _nifti_from_bytes(gzip.decompress(path.read_bytes()))
-        return nib.load(path)  # type: ignore[return-value]
-    except FileNotFoundError as error:
-        raise VolumeError("no such file") from error
-    except IsADirectoryError as error:
-        raise VolumeError("is a folder, not an image") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise VolumeError(f"is damaged or truncated ({error})") from error
-    except VolumeError:
-        raise
-    except Exception as error:  # nibabel raises many kinds for malformed headers
-        raise VolumeError(f"cannot be read as an image ({_first_line(error)})") from error
+def _native(voxels: np.ndarray) -> np.ndarray:
+    """Stored voxels in a kind of number and an order that the compiled loops know."""
+    known = voxels.dtype in _NATIVE and voxels.dtype.isnative
+    if known and voxels.flags.f_contiguous and voxels.flags.aligned:
+        return np.asarray(voxels)
+    kind = voxels.dtype.newbyteorder("=")
+    if kind not in _NATIVE:
+        small = kind.kind == "b" or (kind.kind in "iu" and kind.itemsize <= 2)
+        kind = np.dtype("int16") if small else np.dtype("float64")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused for it
+        return np.require(voxels, kind, ["F", "A"])
 
 
-def _nifti_from_bytes(data: bytes) -> SpatialImage:
-    for kind in (nib.Nifti1Image, nib.Nifti2Image):
-        if kind.header_class.may_contain_header(data[:1024]):
-            return kind.from_bytes(data)
-    raise VolumeError("is not a NIfTI image")
+def _what_is_bad(stored: np.ndarray, n_bad: int) -> str:
+    if np.isfinite(stored).all():
+        return f"{n_bad} voxel(s) are too large for float32, i.e. NaN or infinite in it"
+    return f"{n_bad} voxel(s) are NaN or infinite"
 
 
-def conformed(image: SpatialImage, contrast: Contrast, conform: str) -> SpatialImage:
-    """The image on the contrast's grid: refused, reoriented or resampled where it is not already.
-
-    Raises
-    ------
-    VolumeError
-        The grid differs and `conform` does not allow to change it; the reason names what differs.
-    """
-    difference = grid_difference(image, contrast)
-    if not difference:
-        return image
-    if conform == "strict":
-        raise VolumeError(f"{difference}; conform = strict refuses it")
-    if np.linalg.matrix_rank(image.affine) < 4:
-        raise VolumeError(f"{difference}; its affine has no inverse, so {conform} is not possible")
-    image = _single_volume(image, contrast)
-    try:
-        transform = ornt_transform(io_orientation(image.affine), axcodes2ornt(ORIENTATION))
-        image = image.as_reoriented(transform)
-        if conform == "resample":
-            image = resample_from_to(image, (contrast.shape, contrast.affine), order=1)
-    except Exception as error:  # e.g. fewer than three axes
-        raise VolumeError(
-            f"{difference}; no {conform} is possible ({_first_line(error)})"
-        ) from error
-    difference = grid_difference(image, contrast)
-    if difference:
-        raise VolumeError(f"{difference} after reorienting; conform = {conform} refuses it")
-    return image
-
-
-def grid_difference(image: SpatialImage, contrast: Contrast) -> str:
-    """What of shape, orientation and voxel size differs from the contrast's grid; "" where nothing."""
-    shape, zooms = image.shape[:3], image.header.get_zooms()[:3]
-    differences = []
-    if tuple(shape) != contrast.shape:
-        differences.append(f"shape {_times(shape)}, expected {_times(contrast.shape)}")
-    axes = nib.aff2axcodes(image.affine)
-    if axes != ORIENTATION:
-        stored = "".join(axis or "?" for axis in axes)
-        differences.append(f"orientation {stored}, expected {''.join(ORIENTATION)}")
-    if any(abs(zoom / contrast.voxel_mm - 1) > ZOOM_TOLERANCE for zoom in zooms):
-        stored = " x ".join(f"{zoom:g}" for zoom in zooms)
-        differences.append(f"voxels of {stored} mm, expected {contrast.voxel_mm:g} mm")
-    return "; ".join(differences)
-
-
-def _single_volume(image: SpatialImage, contrast: Contrast) -> SpatialImage:
-    try:
-        with np.errstate(over="ignore"):
-            values = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # truncated data
-        raise VolumeError(f"is damaged or truncated ({_first_line(error)})") from error
-    if values.ndim == 4:
-        values = values[..., _volume_index(image, contrast)]
-    return nib.Nifti1Image(values, image.affine)
-
-
-def _stored_array(image: SpatialImage, contrast: Contrast) -> np.ndarray:
-    """The 3D array as stored, before slope and intercept; one volume of a 4D file."""
-    try:
-        proxy = image.dataobj
-        stored = proxy.get_unscaled() if hasattr(proxy, "get_unscaled") else np.asarray(proxy)
-    except Exception as error:  # truncated data, unsupported types
-        raise VolumeError(f"is damaged or truncated ({_first_line(error)})") from error
-    return stored[..., _volume_index(image, contrast)] if stored.ndim == 4 else stored
-
-
-def _volume_index(image: SpatialImage, contrast: Contrast) -> int:
-    if len(image.shape) != 4:
-        return 0
-    n_volumes, index = image.shape[3], contrast.volume_index
-    if index is None and n_volumes > 1:
-        raise VolumeError(f"holds {n_volumes} volumes and the contrast table gives no volume_index")
-    if (index or 0) >= n_volumes:
-        raise VolumeError(f"holds {n_volumes} volumes, volume_index {index} is not among them")
-    return index or 0
-
-
-def _refuse_no_volume(image: object) -> None:
-    if not isinstance(image, SpatialImage) or image.affine is None:
-        raise VolumeError(f"is a {type(image).__name__}, not a volume with an affine")
-    kind = image.get_data_dtype()
-    if kind.kind not in "biuf":
-        raise VolumeError(f"its voxels hold no plain numbers ({kind})")
-
-
-def _refuse_unusable(values: np.ndarray) -> None:
-    if values.ndim != 3:
-        raise VolumeError(f"has {values.ndim} dimensions, expected 3")
-    n_bad = int(values.size - np.isfinite(values).sum())
-    if n_bad:
-        raise VolumeError(f"{n_bad} voxel(s) are NaN or infinite")
-    if not values.any():
+def _refuse_unusable(n_voxels: int, n_mask: int, smallest: float, largest: float) -> None:
+    if not n_mask:
         raise VolumeError("is zero everywhere in the crop")
-    if values.min() == values.max():
-        raise VolumeError(f"is constant ({values.flat[0]:g}) everywhere in the crop")
-
-
-def _times(shape: Iterable[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    if n_mask == n_voxels and smallest == largest:
+        raise VolumeError(f"is constant ({smallest:g}) everywhere in the crop")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -17,6 +15,7 @@ from figures.association_table import AssociationView, association_view
 from figures.curves import curves, shows_dots
 from figures.methods import each_cell, methods_paragraph
 from figures.packing import pack_associations, pack_json
+from figures.pages import content_policy
 from figures.privacy import (
     MINIMUM_COUNT,
     known_ids,
@@ -25,6 +24,7 @@ from figures.privacy import (
     without_ids,
 )
 from figures.report_cards import headline_cards
+from figures.report_checks import checks_sentence, failed_checks, labels_by_cell
 from figures.report_pictures import inlined_pictures
 from figures.report_tables import (
     ACCURACY_HEADS,
@@ -75,8 +75,9 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     metrics = of_split(tables.metrics, split)
+    checks = failed_checks(tables.cell_flags, split, individual_level)
     content: dict[str, Any] = {
-        "policy": _policy(css, script),
+        "policy": content_policy(css, script),
         "css": Markup(css),
         "script": Markup(script),
         "experiment": tables.experiment,
@@ -90,8 +91,9 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
         "pictures": inlined_pictures(tables, view, split, individual_level),
         "accuracy": []
         if metrics is None or not is_present(metrics)
-        else accuracy_rows(metrics, individual_level),
+        else accuracy_rows(metrics, individual_level, labels_by_cell(checks)),
         "accuracy_heads": ACCURACY_HEADS,
+        "checks": checks,
         "correction_words": _correction_words(tables, split),
         "has_persons": len(person_table(tables, split)) > 0,
         "person_words": _person_words(tables, split, individual_level),
@@ -130,18 +132,6 @@ def _scrubbed(tables: StudyTables, individual_level: bool) -> StudyTables:
         bias_correction=without_ids(tables.bias_correction, ids),
         provenance=without_ids(tables.provenance, ids),
         flags=tuple(without_ids(list(tables.flags), ids)),
-    )
-
-
-def _policy(css: str, script: str) -> str:
-    """A content security policy: no network at all, and only this page's own style and script."""
-
-    def fingerprint(text: str) -> str:
-        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
-    return (
-        f"default-src 'none'; img-src data:; style-src {fingerprint(css)}; script-src {fingerprint(script)}; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -190,6 +180,8 @@ def _privacy_words(individual_level: bool) -> str:
 def _flags(tables: StudyTables, split: str, individual_level: bool) -> list[str]:
     """The study's own sentences, and those that the tables themselves give."""
     flags = [str(flag) for flag in tables.flags]
+    checks = checks_sentence(failed_checks(tables.cell_flags, split, individual_level))
+    flags += [checks] if checks else []
     predictions = of_split(tables.predictions, split)
     if predictions is not None and "status" in predictions.columns:
         failed = int((predictions["status"].astype(str) == "failed").sum())

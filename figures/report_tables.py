@@ -69,8 +69,15 @@ def _with_interval(row: pd.Series, name: str, low: str, high: str, digits: int) 
     return text
 
 
-def accuracy_rows(metrics: pd.DataFrame, individual_level: bool) -> list[dict[str, Any]]:
-    """Rows of the accuracy table; groups of fewer than ten keep their name and lose their numbers."""
+def accuracy_rows(
+    metrics: pd.DataFrame,
+    individual_level: bool,
+    failed_checks: dict[tuple[str, str], list[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the accuracy table; groups of fewer than ten keep their name and lose their numbers.
+
+    `failed_checks` are words for what is wrong with a cell, by contrast and sex; they stand at its mean of networks.
+    """
     rows = []
     shown = may_be_shown(metrics, individual_level)
     order = {name: place for place, name in enumerate(ordered_contrasts(metrics["contrast"]))}
@@ -85,9 +92,11 @@ def accuracy_rows(metrics: pd.DataFrame, individual_level: bool) -> list[dict[st
         words = predictor.replace("_", " ")
         if predictor == "ensemble":
             words = "mean of networks"
+        cell = str(row["contrast"]), str(row["sex"])
         rows.append(
             {
                 "kind": "network" if single else "mean",
+                "badges": (failed_checks or {}).get(cell, []) if predictor == "ensemble" else [],
                 "contrast": contrast_word(row["contrast"]),
                 "cells": [
                     {"text": sex_word(row["sex"]), "value": None},

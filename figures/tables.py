@@ -28,6 +28,9 @@ class StudyTables:
         `summary/metrics.csv`, long.
     predictions : DataFrame or None
         The cells' predictions with columns contrast, sex and split added.
+    cell_flags : DataFrame or None
+        A row for each check that the predictions of a cell failed: contrast, sex, split, name, reason (a sentence
+        about the group), n_subjects (whom it is about), of_n_subjects.
     deltas : DataFrame or None
         Long table of deltas with a column split; contrast "ensemble" is the combination.
     history : DataFrame or None
@@ -51,6 +54,7 @@ class StudyTables:
     description: dict[str, Any] = field(default_factory=dict)
     metrics: pd.DataFrame | None = None
     predictions: pd.DataFrame | None = None
+    cell_flags: pd.DataFrame | None = None
     deltas: pd.DataFrame | None = None
     history: pd.DataFrame | None = None
     associations: pd.DataFrame | None = None

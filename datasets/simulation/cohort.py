@@ -32,8 +32,9 @@ from datasets.simulation.storage import (
     write_subject,
 )
 from utils.common.errors import UserError
-from utils.common.files import clear_leftovers, write_bytes, write_table
+from utils.common.files import clear_leftovers, write_bytes
 from utils.common.messages import progress, say
+from utils.common.tables import write_table
 
 _worker: dict[str, Any] = {}  # what a worker process was given once, at its start
 

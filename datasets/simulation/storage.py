@@ -14,7 +14,8 @@ from datasets.simulation.grid import Grid
 from datasets.simulation.people import SEXES, SPLITS
 from datasets.simulation.specification import CohortSpecification
 from utils.common.errors import SettingsError, UserError
-from utils.common.files import read_json, read_table, replacing, write_bytes, write_json, write_text
+from utils.common.files import read_json, replacing, write_bytes, write_json, write_text
+from utils.common.tables import read_table
 
 SIMULATOR_VERSION = 1  # raised whenever the same specification gives other bytes
 COHORT_FILE = "cohort.json"

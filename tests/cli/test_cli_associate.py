@@ -102,7 +102,10 @@ def test_a_study_without_associations_still_ends_with_its_report(study):
     [
         ("ASSOCIATION.nidps=nowhere.csv", "nowhere.csv: no such table."),
         ("ASSOCIATION.predictions=nowhere.csv", "nowhere.csv: no such table."),
-        ("ASSOCIATION.confounds=golden.ini", "the table of confounds has no subject column"),
+        (
+            "ASSOCIATION.confounds=cohort/contrasts.csv",
+            "the table of confounds has no subject column",
+        ),
         ("ASSOCIATION.dictionary=cohort/nidps.csv", "nidp"),
         ("ASSOCIATION.nidps=", "set [ASSOCIATION] nidps"),
     ],

@@ -53,7 +53,7 @@ DAMAGES = {
     "missing": (lambda path: path.unlink(), "no such file"),
     "truncated": (truncated, "is damaged or truncated"),
     "flipped": (with_flipped_bit, "is damaged or truncated"),
-    "text": (lambda path: (path.unlink(), path.write_text("hello")), "cannot be read as an image"),
+    "text": (lambda path: (path.unlink(), path.write_text("hello")), "is not a NIfTI image"),
     "shape": (lambda path: rewritten(path, lambda v: v[:-1].astype(np.int16)), "shape "),
     "zero": (
         lambda path: rewritten(path, lambda v: v * np.int16(0)),

@@ -100,7 +100,10 @@ def test_every_file_of_the_layout_is_there(golden: Path):
         full = name if "." in name.rpartition("/")[2] else name + ending[kind]
         assert full in there, full
     assert any(name.startswith("logs/tensorboard/swi_male/network_2/") for name in there)
-    assert {Path(n).suffix for n in there if "/figures/" in n} == {".png", ".svg", ".txt"}
+    figures = [name for name in there if "/figures/" in name and "manifest" not in name]
+    assert {Path(name).suffix for name in figures} == {".png", ".svg", ".txt"}
+    for folder in ("", f"{CELLS[0]}/", "summary/", "summary/figures/"):
+        assert f"{folder}manifest.json" in there
     assert not [name for name in there if ".writing-" in name]
 
 

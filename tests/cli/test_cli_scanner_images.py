@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from datasets.contrasts import read_contrast_table
-from datasets.volumes import read_crop, scaled
+from datasets.volumes import VolumeReader, read_crop
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT.parent / "shared" / "realdata"
@@ -75,7 +75,10 @@ def test_crop_and_scaling_at_native_geometry():
     assert crop.shape == (160, 192, 160)
     np.testing.assert_array_equal(crop, expected.astype(np.float32))
     np.testing.assert_allclose(
-        scaled(crop, contrast, 4.0), expected / expected.mean() / 4.0, rtol=1e-5, atol=1e-6
+        VolumeReader(contrast, 4.0).read(path),
+        expected / expected.mean() / 4.0,
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 

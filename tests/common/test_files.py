@@ -1,4 +1,4 @@
-"""Files: a killed or refused write leaves the old file whole; tables of every provenance are read alike."""
+"""Files: a killed or refused write leaves the old file whole."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from utils.common.errors import UserError
 from utils.common.files import (
     clear_leftovers,
     read_json,
-    read_table,
     replacing,
     write_bytes,
     write_json,
-    write_table,
     write_text,
 )
+from utils.common.tables import write_table
 
 
 def names(folder) -> list[str]:
@@ -143,80 +142,3 @@ def test_json_is_plain(tmp_path):
     path.write_text("{")
     with pytest.raises(UserError, match=r"a\.json: cannot be read as JSON"):
         read_json(path)
-
-
-@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
-def test_tables_come_back(tmp_path, ending):
-    table = pd.DataFrame({"subject_id": ["001", "2", "1e5"], "x": [1 / 3, np.nan, 1e-9]})
-    path = tmp_path / f"a{ending}"
-    write_table(table, path, decimals=None)
-    back = read_table(path)
-    assert back["subject_id"].tolist() == ["001", "2", "1e5"]
-    assert back["x"].tolist()[::2] == [1 / 3, 1e-9] and np.isnan(back["x"][1])
-    write_table(table, path)
-    rounded = read_table(path)["x"].tolist()[::2]
-    assert rounded == ([1 / 3, 1e-9] if ending == ".parquet" else [0.333333, 0.0])
-    assert b"\r" not in path.read_bytes() or ending == ".parquet"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "eid,age,note\n007,50.5,a\n8,n/a,\n",
-        "\ufeffeid;age;note\r\n007;50.5;a\r\n8;NA;\r\n",
-        "eid\tage\tnote\n007\t50.5\ta\n8\t\t\n",
-        '"eid" , "age","note"\n"007","50.5","a"\n8,NaN,""\n',
-        "eid,age,note\r007,50.5,a\r8,nan,\r",
-    ],
-)
-def test_the_same_table_as_five_programs_write_it(tmp_path, text):
-    path = tmp_path / "a.csv"
-    path.write_bytes(text.encode("utf-8"))
-    table = read_table(path)
-    assert list(table.columns) == ["eid", "age", "note"]
-    assert table["eid"].tolist() == ["007", "8"]
-    assert table["age"][0] == 50.5 and np.isnan(table["age"][1])
-    assert table["note"][0] == "a" and pd.isna(table["note"][1])
-
-
-def test_ids_stay_text_whatever_is_missing(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("Subject_ID,family\n0001,\n,7\n 12 ,08\n")
-    table = read_table(path)
-    assert table["Subject_ID"].tolist() == ["0001", None, "12"]
-    assert table["family"].tolist() == [None, "7", "08"]
-    pd.DataFrame({"subject_id": [12, 13]}).to_parquet(tmp_path / "a.parquet")
-    assert read_table(tmp_path / "a.parquet")["subject_id"].tolist() == ["12", "13"]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "is empty"),
-        (b"\n1,2\n", "is empty"),
-        (b"a,b,a\n1,2,3\n", "column names occur twice: a"),
-        (b"a,b\n1,2,3\n", "more fields than the 2 column names"),
-        (b"a,b\n1,2\n1,2,3\n", "cannot be read as a table"),
-        (b"a,b\n\xff,2\n", r"is not UTF-8 text \(byte 4\)"),
-        (b'a,b\n"1,2\n', "cannot be read as a table"),
-    ],
-)
-def test_tables_that_cannot_be_read(tmp_path, content, words):
-    path = tmp_path / "a.csv"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=words) as caught:
-        read_table(path)
-    assert str(path) in str(caught.value)
-
-
-def test_damaged_parquet_and_missing_tables(tmp_path):
-    path = tmp_path / "a.parquet"
-    write_table(pd.DataFrame({"x": np.arange(1000.0)}), path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="cannot be read as a table"):
-        read_table(path)
-    with pytest.raises(UserError, match="no such table"):
-        read_table(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="no such table"):
-        read_table(tmp_path)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from datasets.augmentation import AugmentationPlan
+from datasets.augmentation import Augmentation, AugmentationPlan
 from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_batches
 from datasets.volumes import VolumeReader
 
 AUGMENTED = AugmentationPlan(shift_voxels=2, mirror=True)
-# Python 3.12 and later warn of every fork in a process with threads; workers only read files.
-# On a machine with one core torch warns of two workers.
-FORKS = "ignore:.*multi-threaded.*fork:DeprecationWarning"
-FEW_CORES = "ignore:This DataLoader will create:UserWarning"
-
-
-def forks(test):
-    """For tests with worker processes."""
-    return pytest.mark.filterwarnings(FORKS, FEW_CORES)(test)
 
 
 @dataclass
@@ -31,13 +25,15 @@ class CountingReader:
     inner: VolumeReader
     read_paths: list[Path] = field(default_factory=list)
 
+    cache = None
+
     @property
     def contrast(self):
         return self.inner.contrast
 
-    def read(self, path: Path) -> np.ndarray:
+    def read_into(self, path: Path, box: np.ndarray, by: Augmentation) -> str:
         self.read_paths.append(path)
-        return self.inner.read(path)
+        return self.inner.read_into(path, box, by)
 
 
 @pytest.fixture
@@ -120,13 +116,11 @@ def test_each_subject_has_a_draw_of_its_own(volumes):
     assert len({row.numpy().tobytes() for batch in batches for row in batch.volumes}) > 9
 
 
-@forks
 def test_workers_change_nothing(volumes):
     alone = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
     assert same(alone, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2)))
 
 
-@forks
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_failures_are_left_out_and_remembered(volumes, n_workers):
     volumes.paths[3].write_bytes(b"no image")
@@ -134,7 +128,7 @@ def test_failures_are_left_out_and_remembered(volumes, n_workers):
     seen = flat(training_batches(volumes, 4, AUGMENTED, 7, 1, n_workers))
     assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
     assert set(volumes.failures) == {3, 9} and volumes.failures[9] == "no such file"
-    assert "cannot be read as an image" in volumes.failures[3]
+    assert "is not a NIfTI image" in volumes.failures[3]
     before = len(volumes.reader.read_paths)
     seen = flat(evaluation_batches(volumes, 4, 0))
     assert sorted(seen) == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
@@ -159,3 +153,24 @@ def test_in_memory_each_volume_is_read_once(volumes):
     assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2)))
     assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0)))  # none was changed
     assert sorted(volumes.reader.read_paths) == sorted(volumes.paths)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_memory_is_used_again_only_when_nobody_holds_it(volumes, n_workers):
+    held, addresses = [], set()
+    for batch in training_batches(volumes, 2, AUGMENTED, 7, 1, n_workers):
+        held.append((batch, batch.volumes.clone()))
+    assert all(torch.equal(batch.volumes, before) for batch, before in held)
+    n_batches = len(held)
+    held.clear()
+    for batch in training_batches(volumes, 2, AUGMENTED, 7, 2, n_workers):
+        addresses.add(batch.volumes.data_ptr())
+    assert len(addresses) < n_batches
+
+
+def test_leaving_early_ends_the_threads(volumes):
+    before = threading.active_count()
+    for _ in training_batches(volumes, 2, AUGMENTED, 7, 1, 2):
+        break
+    gc.collect()
+    assert threading.active_count() == before

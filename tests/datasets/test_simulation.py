@@ -25,7 +25,8 @@ from datasets.simulation.people import draw_people
 from datasets.simulation.phenotypes import draw_phenotypes
 from datasets.simulation.rendering import build_brain, render
 from utils.common.errors import SettingsError, UserError
-from utils.common.files import read_json, read_table
+from utils.common.files import read_json
+from utils.common.tables import read_table
 
 SMALL = CohortSpecification(
     n_train_per_sex=4, n_validation_per_sex=2, n_test_per_sex=2, sibling_fraction=0.5, n_nidps=30

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from figures.methods import methods_paragraph
-from utils.common.files import read_json, write_json, write_table
+from utils.common.files import read_json, write_json
 from utils.common.randomness import generator
+from utils.common.tables import write_table
 from utils.evaluation.cell_metrics import cell_metrics
 from utils.evaluation.predictions import predictions_table
 from utils.experiment.description import description, flags

@@ -71,7 +71,7 @@ def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
     train.run(whole)
     assert set(kept(whole)) == {
         f"network_{k}/{name}" for k in (1, 2) for name in ("best.pt", "last.pt", "history.csv")
-    }
+    } | {"volumes_train.csv", "volumes_validation.csv"}
     killed = study("killed")
     first = 1 if dies_before == "best.pt" else 2  # the first epoch is always the best so far
     target = killed.paths.cell(CELL).network(network).folder / dies_before

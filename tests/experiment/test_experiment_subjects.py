@@ -10,7 +10,8 @@ import pytest
 from datasets.splits import make_split
 from datasets.subjects import read_subject_table, subjects_hash
 from utils.common.errors import UserError
-from utils.common.files import write_json, write_table
+from utils.common.files import write_json
+from utils.common.tables import write_table
 from utils.experiment.experiment import Experiment, Options
 from utils.settings.reader import read_settings
 

@@ -116,3 +116,17 @@ def test_missing_files_and_folders(tmp_path):
 def test_another_format_is_named(content, tmp_path, version):
     save_checkpoint({**content, "format_version": version}, tmp_path / "x.pt")
     assert f"has format {version}, this program reads 1" in refusal(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'\x3a\x00\x00\x00\x00\x00\x00\x00{"w":{"dtype":"F32"}}', "is a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+    ],
+)
+def test_other_files_under_its_name_are_named(tmp_path, content, said):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(path)

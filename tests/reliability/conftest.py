@@ -42,3 +42,12 @@ def trained(golden: Path, untrained: Path) -> Path:
 def repetitions():
     """Function (every push, long form) -> how often this time."""
     return lambda short, long: long if LONG else short
+
+
+@pytest.fixture(scope="session")
+def children():
+    """Starts processes that run the program, quickly."""
+    from tests.reliability.cached_cohort import Children
+
+    with Children() as started:
+        yield started

@@ -15,8 +15,9 @@ import torch
 from BrainAgeNetworks.checkpoints import load_checkpoint
 from run import main
 from tests.reference.make_golden_run import ENVIRONMENT, PROGRAM, run_program
-from utils.common.files import read_table, replacing
+from utils.common.files import replacing
 from utils.common.randomness import generator
+from utils.common.tables import read_table
 
 WRITER = Path(__file__).with_name("write_in_a_loop.py")
 FILES = {

@@ -80,7 +80,7 @@ def test_workers_change_nothing(golden, untrained, n_workers):
         folder=untrained,
     )
     assert done.returncode == 0, done.stderr
-    assert f"num_workers = {n_workers} processes read ahead" in done.stderr
+    assert f"num_workers = {n_workers} threads" in done.stderr
     here, there = (folder / "experiments" / "golden" / CELL for folder in (untrained, golden))
     for number in (1, 2):
         folder = f"network_{number}"

@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 
 from BrainAgeNetworks.checkpoints import save_checkpoint
-from utils.common.files import write_table, write_text
+from utils.common.files import write_text
+from utils.common.tables import write_table
 
 N_VALUES = 40_000
 

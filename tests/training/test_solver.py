@@ -106,9 +106,11 @@ def test_members_differ_by_seed_and_see_the_same_batches(in_memory, keeper, memb
 def test_each_volume_is_read_once_an_epoch_for_all_members(cell, keeper, member_plan, monkeypatch):
     reads: list[str] = []
     reader = type(cell[0].reader)
-    original = reader.read
+    original = reader.read_into
     monkeypatch.setattr(
-        reader, "read", lambda self, path: reads.append(path) or original(self, path)
+        reader,
+        "read_into",
+        lambda self, path, *rest: reads.append(path) or original(self, path, *rest),
     )
     fit(build(member_plan(), (1, 2, 3)), cell, keeper, 2)
     assert len(reads) == 2 * 13

@@ -10,7 +10,7 @@ import pandas as pd
 
 from utils.association.recognition import SUBJECT_NAMES, as_subject_ids, find_column, read_sex
 from utils.common.errors import UserError
-from utils.common.files import read_table
+from utils.common.tables import read_table
 
 AGE_NAMES = (
     "age_years", "age", "age_at_scan", "chronological_age", "true_age", "target_age", "real_age", "age_at_imaging",

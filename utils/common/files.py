@@ -1,4 +1,4 @@
-"""Reading tables and writing results: beside, flushed, renamed, so that a killed run never harms a finished file.
+"""Writing results: beside, flushed, renamed, so that a killed run never harms a finished file.
 
 Every result of the program is written through `replacing`. A run that dies leaves the old file whole and a
 temporary file beside it, which `clear_leftovers` removes at the next start.
@@ -6,23 +6,19 @@ temporary file beside it, which `clear_leftovers` removes at the next start.
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
-import io
 import json
 import math
 import os
 import platform
 import re
+import shutil
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from utils.common.errors import UserError
 
@@ -30,15 +26,6 @@ _HOST = hashlib.sha256(platform.node().encode("utf-8")).hexdigest()[:8]
 LEFTOVER_PATTERN = re.compile(r"^\..+\.writing-([0-9a-f]{8})-(\d+)$")
 # Whether a process of another machine lives cannot be known here; after a day its file is a leftover.
 FOREIGN_LEFTOVER_S = 86_400.0
-# Read as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
-TEXT_COLUMNS = (
-    "subject_id", "participant_id", "eid", "f.eid", "subject", "id", "mrid",
-    "split", "family", "site", "note",
-)  # fmt: skip
-
-# What was written is read, to the last bit: pandas 3.1 does so by itself and deprecates the word.
-_PANDAS = tuple(int(part) for part in pd.__version__.split(".")[:2])
-_EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 
 
 @contextmanager
@@ -51,7 +38,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         The disk is full, the quota is used up or the folder cannot be written to; `path` is as it was.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.writing-{_HOST}-{os.getpid()}"
+    temporary = path.parent / f".{path.name}.writing-{writer_name()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -61,7 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     except OSError as error:
         _remove(temporary)
-        raise UserError(_why_not_written(path, error)) from error
+        raise UserError(why_not_written(path, error)) from error
     except BaseException:
         _remove(temporary)
         raise
@@ -87,10 +74,20 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _why_not_written(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path}: the disk is full or the quota used up; nothing was changed. Free space and run again."
-    return f"{path}: cannot be written ({error.strerror or error}). Check the folder and its permissions."
+def why_not_written(path: Path, error: OSError, n_bytes_needed: int = 0) -> str:
+    """The sentence about a write that failed; on a full disk with bytes needed (where known) and free."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: cannot be written ({error.strerror or error}). Check the folder and its permissions."
+    needed = f"about {n_bytes_needed} bytes more are needed, " if n_bytes_needed else ""
+    try:
+        there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        free = f"{shutil.disk_usage(there).free} are free"
+    except (OSError, StopIteration):
+        free = "how many are free is not known"
+    return (
+        f"{path}: the disk is full or the quota used up; nothing was changed ({needed}{free}). Free space "
+        "and run again."
+    )
 
 
 def clear_leftovers(folder: str | Path) -> list[Path]:
@@ -99,13 +96,19 @@ def clear_leftovers(folder: str | Path) -> list[Path]:
     for path in Path(folder).rglob(".*.writing-*"):
         match = LEFTOVER_PATTERN.match(path.name)
         with suppress(FileNotFoundError):  # its writer finished, or another run clears as well
-            if match and path.is_file() and _is_leftover(path, *match.groups()):
+            if match and path.is_file() and is_left_behind(path, *match.groups()):
                 path.unlink()
                 removed.append(path)
     return removed
 
 
-def _is_leftover(path: Path, host: str, process_id: str) -> bool:
+def writer_name() -> str:
+    """Names this process in files that it alone writes: `<host>-<process id>`."""
+    return f"{_HOST}-{os.getpid()}"
+
+
+def is_left_behind(path: Path, host: str, process_id: str) -> bool:
+    """Whether the process that writes `path` (parts of its `writer_name`) no longer lives."""
     if host == _HOST:
         return not _is_alive(int(process_id))
     return time.time() - path.stat().st_mtime > FOREIGN_LEFTOVER_S
@@ -163,87 +166,3 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}).") from error
-
-
-def write_table(table: pd.DataFrame, path: str | Path, decimals: int | None = 6) -> None:
-    """Write a table as .csv, .tsv or .parquet (zstd, page checksums), by the ending of `path`.
-
-    `decimals` rounds floating point columns of text tables (None keeps every digit); Parquet always keeps all.
-    """
-    path = Path(path)
-    if path.suffix == ".parquet":
-        with replacing(path) as temporary:
-            table.to_parquet(temporary, index=False, compression="zstd", write_page_checksum=True)
-        return
-    separator = "\t" if path.suffix == ".tsv" else ","
-    rounded = table if decimals is None else table.round(decimals)
-    write_text(rounded.to_csv(index=False, sep=separator, lineterminator="\n"), path)
-
-
-def read_table(path: str | Path, text_columns: tuple[str, ...] = TEXT_COLUMNS) -> pd.DataFrame:
-    """Read a CSV, TSV, semicolon-separated or Parquet table; ids stay text, a byte-order mark is dropped.
-
-    Empty cells, `n/a`, `NA` and `NaN` are missing values.
-
-    Raises
-    ------
-    UserError
-        No such file, not UTF-8 text, no column, a column twice, or a row longer than the first line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such table.")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = _read_text_table(path)
-    except UserError:
-        raise
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8 CSV."
-        ) from error
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({str(error).strip()}).") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    for column in table.columns:
-        if column.lower() in text_columns:
-            table[column] = table[column].astype("string").str.strip().astype(object)
-            table.loc[table[column].isna(), column] = None
-    return table
-
-
-def _read_text_table(path: Path) -> pd.DataFrame:
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.split("\n", 1)[0].rstrip("\r")
-    if not header.strip():
-        raise UserError(f"{path}: is empty; a table begins with a line of column names.")
-    separator = max("\t;,", key=header.count) if any(s in header for s in "\t;,") else ","
-    names = [
-        name.strip()
-        for name in next(csv.reader([header], delimiter=separator, skipinitialspace=True))
-    ]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path}: column names occur twice: {', '.join(repeated)}.")
-    texts = {name: str for name in names if name.lower() in TEXT_COLUMNS}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop what is too much
-        try:
-            return pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                names=names,
-                skiprows=1,
-                index_col=False,
-                skipinitialspace=True,
-                dtype=texts,
-                low_memory=False,
-                **_EXACT_FLOATS,
-            )
-        except pd.errors.ParserWarning as error:
-            raise UserError(
-                f"{path}: rows have more fields than the {len(names)} column names of the first line; "
-                "put values that hold the separator into double quotes."
-            ) from error

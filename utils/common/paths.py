@@ -61,6 +61,14 @@ class CellPaths:
     def predictions(self, split: str) -> Path:
         return self.folder / f"predictions_{split}.csv"
 
+    def predictions_record(self, split: str) -> Path:
+        """What to know of predictions that have no metrics: counts, flags, whose networks they are of."""
+        return self.folder / f"predictions_{split}.json"
+
+    def volumes(self, split: str) -> Path:
+        """Which volumes of a training could be used, and what conforming did to them."""
+        return self.folder / f"volumes_{split}.csv"
+
     def metrics(self, split: str) -> Path:
         return self.folder / f"metrics_{split}.json"
 
@@ -116,6 +124,19 @@ class ExperimentPaths:
 
     def tensorboard(self, cell: str, number: int) -> Path:
         return self.logs / "tensorboard" / cell / f"network_{number}"
+
+    @property
+    def check(self) -> Path:
+        """What `-m check` found and saw; holds individuals and stays inside."""
+        return self.root / "check"
+
+    @property
+    def check_record(self) -> Path:
+        return self.check / "check.json"
+
+    @property
+    def check_page(self) -> Path:
+        return self.check / "check.html"
 
     @property
     def summary(self) -> Path:

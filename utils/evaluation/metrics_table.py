@@ -14,18 +14,22 @@ COLUMNS = (
     "contrast", "sex", "split", "predictor", "n", "n_failed", "age_mean_years", "age_sd_years",
     "age_min_years", "age_max_years", "null_mae_years", "mae_years", "mae_low_years",
     "mae_high_years", "rmse_years", "r", "r_low", "r_high", "r2", "r_delta_age",
-    "r_corrected_delta_age",
+    "r_corrected_delta_age", "flags",
 )  # fmt: skip
 
 
 def rows_of_cell(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each network of a metrics_<split>.json and one for their ensemble."""
-    shared = {key: metrics[key] for key in COLUMNS if key in metrics}
+    shared = {key: metrics[key] for key in COLUMNS if key in metrics and key != "flags"}
+    flags = ";".join(flag["name"] for flag in metrics.get("flags", []))
     rows = [
         {**shared, "predictor": f"network_{entry['network']}", **_flat(entry)}
         for entry in metrics["networks"]
     ]
-    return [*rows, {**shared, "predictor": "ensemble", **_flat(metrics["ensemble"])}]
+    return [
+        *rows,
+        {**shared, "predictor": "ensemble", "flags": flags, **_flat(metrics["ensemble"])},
+    ]
 
 
 def row_of_predictor(
@@ -62,6 +66,8 @@ def metrics_table(
     predictors have none.
     """
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    flags = table["flags"].astype(object)
+    table["flags"] = flags.where(flags.notna(), "")
     for column, delta in (
         ("r_delta_age", "delta_years"),
         ("r_corrected_delta_age", "corrected_delta_years"),

@@ -11,6 +11,7 @@ def predictions_table(
     predicted_years: np.ndarray,
     averaged: dict[int, bool],
     reasons: dict[int, str],
+    conformed: dict[int, str] | None = None,
 ) -> pd.DataFrame:
     """Average the networks of a cell per subject and set deltas beside the ages.
 
@@ -21,6 +22,7 @@ def predictions_table(
     averaged : number of each of the K networks -> whether it enters the mean (a collapsed one does
         not)
     reasons : position of a subject -> why its volume could not be used
+    conformed : position of a subject -> what was done to put its volume onto the contrast's grid
 
     Returns
     -------
@@ -42,8 +44,11 @@ def predictions_table(
     left_out_note = (
         f"network {', '.join(left_out)} collapsed and is not averaged" if left_out else ""
     )
+    done = conformed or {}
     table["note"] = [
-        "; ".join(part for part in (reasons.get(i, ""), note, left_out_note) if part)
+        "; ".join(
+            part for part in (reasons.get(i, ""), done.get(i, ""), note, left_out_note) if part
+        )
         for i, note in enumerate(subjects["note"].fillna("").tolist())
     ]
     return table

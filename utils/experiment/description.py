@@ -8,8 +8,9 @@ import pandas as pd
 
 from datasets.subjects import families_in_two_splits
 from figures.tables import StudyTables, sex_word
-from utils.common.files import read_json, read_table
+from utils.common.files import read_json
 from utils.common.provenance import text_hash, versions
+from utils.common.tables import read_table
 from utils.experiment.experiment import Experiment
 from utils.experiment.results import (
     PERSON_SPLITS,
@@ -41,6 +42,7 @@ def study_tables(experiment: Experiment) -> StudyTables:
         description=description(experiment, summary, deltas),
         metrics=metrics,
         predictions=_predictions(experiment),
+        cell_flags=_cell_flags(experiment),
         deltas=deltas,
         history=read_history(experiment),
         associations=associations,
@@ -197,6 +199,19 @@ def _predictions(experiment: Experiment) -> pd.DataFrame | None:
                 where = {"contrast": cell.contrast.name, "sex": cell.sex, "split": split}
                 parts.append(table.assign(**where))
     return pd.concat(parts, ignore_index=True) if parts else None
+
+
+def _cell_flags(experiment: Experiment) -> pd.DataFrame | None:
+    """The flags of metrics_<split>.json; of metrics written before there were any, none."""
+    rows = []
+    for cell in experiment.grid:
+        for split in PERSON_SPLITS:
+            metrics = read_metrics(experiment, cell, split) or {}
+            where = {"contrast": cell.contrast.name, "sex": cell.sex, "split": split}
+            for flag in metrics.get("flags", []):
+                told = {key: flag[key] for key in ("name", "reason", "n_subjects", "of_n_subjects")}
+                rows.append(where | told)
+    return pd.DataFrame(rows) if rows else None
 
 
 def _counts(experiment: Experiment) -> dict[str, dict[str, int]]:

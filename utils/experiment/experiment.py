@@ -6,6 +6,7 @@ Nothing here imports torch, so that an association job or a report starts at onc
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,11 @@ from datasets.subjects import (
     subjects_hash,
 )
 from utils.common.errors import UserError
-from utils.common.files import clear_leftovers, read_json, read_table, write_text
+from utils.common.files import clear_leftovers, read_json, write_text
+from utils.common.manifest import record_results, states
 from utils.common.messages import say, warn
 from utils.common.paths import CellPaths, ExperimentPaths, experiment_paths
+from utils.common.tables import read_table
 from utils.settings.reader import resolved_ini
 from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Settings
 
@@ -42,6 +45,7 @@ class Options:
     network: int | None = None
     device: str = ""
     yes: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Experiment:
     settings: Settings
     options: Options = Options()
     problems: list[str] = field(default_factory=list)
+    _found: dict[Path, tuple[int, ...]] | None = field(default=None, repr=False)
 
     def problem(self, text: str) -> None:
         """Something failed that does not end the run: said at once, counted at the end (exit 3)."""
@@ -72,13 +77,31 @@ class Experiment:
 
     def open(self) -> None:
         """Make the folder, clear what a killed run left there, write the resolved settings beside."""
+        self._found = states(self.result_folders)
         self.paths.root.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.paths.root)
+        if self.options.mode == "verify":
+            return  # what it is about to look at stays as it is
         for path, sections in (
             (self.paths.settings, TRAINING_SECTIONS),
             (self.paths.settings_eval, EVALUATION_SECTIONS),
         ):
             write_text(resolved_ini(self.settings, sections), path)
+
+    def close(self) -> None:
+        """Record checksums of the results this run may have written; `-m verify` compares them."""
+        folders = self.result_folders
+        # a mode that only removes was not opened: what is left, it found
+        record_results(folders, states(folders) if self._found is None else self._found)
+
+    @property
+    def result_folders(self) -> list[Path]:
+        """Folders whose files are results of this run's cells or of the experiment as a whole."""
+        paths = self.paths
+        folders = [paths.root, paths.check_page.parent, paths.summary, paths.figures]
+        with suppress(UserError):  # e.g. no contrast table: the run said so, or does not need one
+            folders += [self.cell_paths(cell).folder for cell in self.cells]
+        return folders
 
     @cached_property
     def paths(self) -> ExperimentPaths:
@@ -128,6 +151,12 @@ class Experiment:
                 n_failed += 1
         if n_failed == len(self.cells):
             raise UserError(f"no cell could be {worked}; the reasons stand above.")
+
+    @property
+    def chosen_contrasts(self) -> list[Contrast]:
+        """Contrasts of the cells this run is about."""
+        names = {cell.contrast.name for cell in self.cells}
+        return [contrast for contrast in self.contrasts if contrast.name in names]
 
     def cell_paths(self, cell: Cell) -> CellPaths:
         """Files of a cell."""
@@ -180,6 +209,21 @@ class Experiment:
                 f"field {error}; known are subject_id, session and data_file."
             ) from error
         return self.settings.path(data_directory or data.data_directory) / relative
+
+    def volume_paths(self, contrast: Contrast) -> list[Path]:
+        """The files of a contrast of every subject that this run's cells train on or test."""
+        tested_in = self.settings.mapping.data_directory
+        sexes = {cell.sex for cell in self.cells if cell.contrast == contrast}
+        table = self.subjects
+        if "both" not in sexes:
+            table = table[table["sex"].isin(sexes)]
+        return list(
+            dict.fromkeys(
+                self.volume_path(contrast, subject_id, directory)
+                for subject_id, split in zip(table["subject_id"], table["split"])
+                for directory in (("",) if split == "train" else ("", tested_in))
+            )
+        )
 
     @property
     def split_hash(self) -> str:
@@ -235,17 +279,17 @@ class Experiment:
             return {}
         return {
             (sex, split): names.paths(sex)[0]
-            for split, names in self._published_names.items()
-            for sex in self._list_sexes
+            for split, names in self.published_lists.items()
+            for sex in self.list_sexes
             if not names.paths(sex)[0].is_file()
         }
 
     @property
-    def _list_sexes(self) -> tuple[str, ...]:
+    def list_sexes(self) -> tuple[str, ...]:
         return ("female", "male") if "both" in self.settings.sexes else self.settings.sexes
 
     @cached_property
-    def _published_names(self) -> dict[str, PublishedLists]:
+    def published_lists(self) -> dict[str, PublishedLists]:
         data, mapping = self.settings.data, self.settings.mapping
         folder = self.settings.path(data.data_folder_name)
         suffix = "" if data.dataset_size == "full" else f"_{data.dataset_size}"
@@ -259,10 +303,10 @@ class Experiment:
 
     def _published_subjects(self) -> pd.DataFrame:
         parts = []
-        for sex in self._list_sexes:
+        for sex in self.list_sexes:
             there = {
                 split: names
-                for split, names in self._published_names.items()
+                for split, names in self.published_lists.items()
                 if (sex, split) not in self._missing_lists
             }
             if there:

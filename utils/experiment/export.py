@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from figures.privacy import MINIMUM_COUNT
-from utils.common.files import write_table
+from utils.common.tables import write_table
 
 COUNT_COLUMNS = ("n", "n_cases", "n_smaller_class", "n_outliers", "n_failed")
-_DESCRIBED = ("contrast", "sex", "split", "predictor")
+_DESCRIBED = ("contrast", "sex", "split", "predictor", "flags")
 
 
 def write_summary_table(
@@ -42,6 +42,8 @@ def export_safe_metrics(metrics: pd.DataFrame) -> pd.DataFrame:
     numbers = [column for column in safe if column not in _DESCRIBED]
     safe[numbers] = safe[numbers].astype(float)
     safe.loc[few, numbers] = np.nan
+    if "flags" in safe:
+        safe.loc[few, "flags"] = ""  # of a few, even that one of them is far outside is not said
     safe["age_min_years"] = np.floor(safe["age_min_years"])
     safe["age_max_years"] = np.ceil(safe["age_max_years"])
     return safe

@@ -1,4 +1,4 @@
-"""Trained networks on subjects of a cell: the step that test and predict share."""
+"""Trained networks on subjects of a cell: the steps that test and predict share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import pandas as pd
 import torch
 
 from utils.common.messages import warn
+from utils.evaluation.gate import Flag, with_notes
 from utils.evaluation.prediction import predict_years
 from utils.evaluation.predictions import predictions_table
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.trained import TrainedNetwork, averaged_networks
 from utils.experiment.volumes import cell_volumes, report_failures
+
+# A network whose validation MAE is above this share of the mean age's has hardly learned anything.
+HARDLY_LEARNED = 0.95
+TRIAL_N = 100  # subjects; below it such networks are a trial run more often than a result
+FOLLOW_FROM_HARDLY_LEARNED = ("small_spread", "no_correlation")
 
 
 def predict_subjects(
@@ -43,4 +49,31 @@ def predict_subjects(
             f"{cell.name}: every network collapsed in training; their mean is written, but it is no "
             "better than the mean age."
         )
-    return predictions_table(subjects, predicted, averaged, volumes.failures)
+    table = predictions_table(subjects, predicted, averaged, volumes.failures, volumes.conformed)
+    return with_notes(table, networks[0].record["training_ages"])
+
+
+def tell_flags(
+    experiment: Experiment,
+    cell: Cell,
+    networks: list[TrainedNetwork],
+    flags: list[Flag],
+    split: str,
+) -> None:
+    """Say every flag: predictions that collapsed are a problem (exit 3), a few outliers a warning.
+
+    A warning as well: a trial run, in which networks that hardly learned anything, as their training showed, say
+    about the same age for a few subjects. It was meant to show that everything runs, and it does.
+    """
+    is_trial = all(hardly_learned(trained) for trained in networks)
+    for flag in flags:
+        expected = is_trial and flag.of_n_subjects < TRIAL_N
+        expected &= flag.name in FOLLOW_FROM_HARDLY_LEARNED
+        tell = experiment.problem if flag.is_problem and not expected else warn
+        tell(f"{cell.name} {split}: {flag.message}")
+
+
+def hardly_learned(trained: TrainedNetwork) -> bool:
+    """Whether a network's best epoch was next to no better on validation than the mean age."""
+    null_years = trained.record["validation_null_mae_years"]
+    return not trained.record["validation_mae_years"] < HARDLY_LEARNED * null_years

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from utils.common.files import read_table
+from utils.common.tables import read_table
 from utils.evaluation.metrics import correlation
 from utils.evaluation.sex_deltas import COMBINED
 from utils.experiment.experiment import Experiment

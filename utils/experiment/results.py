@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from utils.common.files import read_json, read_table
+from utils.common.files import read_json
+from utils.common.tables import read_table
 from utils.experiment.experiment import Cell, Experiment
 
 PERSON_SPLITS = ("validation", "test")

@@ -15,10 +15,10 @@ from BrainAgeNetworks.targets import BinsTarget, Target, YearsTarget, target_to_
 from datasets.augmentation import AugmentationPlan
 from datasets.subjects import subjects_hash
 from utils.common.errors import UserError
-from utils.common.files import write_table
 from utils.common.paths import NetworkPaths
 from utils.common.provenance import versions
 from utils.common.randomness import seed_from
+from utils.common.tables import write_table
 from utils.experiment.experiment import Cell, Experiment
 from utils.settings.schema import Settings
 from utils.training.member import Member, MemberPlan
@@ -31,6 +31,7 @@ FREE_KEYS = {
         "data_directory", "path_template", "session", "scaling_values", "subjects", "exclude",
         "data_folder_name", "dataset_size", "male_train", "male_train_age", "male_validation",
         "male_validation_age", "num_workers", "memory_gb", "dataset_sex", "modality_flag",
+        "cache_directory",
     },
     "training": {
         "ensemble_size", "number_of_epochs", "validation_batch_size", "keep_every", "tensorboard",
@@ -262,7 +263,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         found += [
             f"[{section.upper()}] {key} was {before.get(key)!r} and is {now[key]!r}"
             for key in now
-            if key not in free and before.get(key) != now[key]
+            # a key that the checkpoint does not have came with a later version, and changed nothing then
+            if key in before and key not in free and before[key] != now[key]
         ]
     return found
 

@@ -8,9 +8,10 @@ from utils.association.analysis import AssociationRules, associate
 from utils.association.phenotypes import PhenotypeRules
 from utils.association.results import AssociationResult
 from utils.common.errors import UserError
-from utils.common.files import read_table, write_json
+from utils.common.files import write_json
 from utils.common.messages import say
 from utils.common.provenance import versions
+from utils.common.tables import read_table
 from utils.experiment.experiment import Experiment
 from utils.experiment.export import write_summary_table
 

@@ -6,9 +6,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from datasets.cache import cache_folders
 from utils.common.errors import UserError
 from utils.common.messages import say
 from utils.experiment.experiment import Experiment
+from utils.experiment.volumes import cache_root
 
 
 def run_checkpoints(experiment: Experiment, completely: bool) -> None:
@@ -26,6 +28,14 @@ def run_logs(experiment: Experiment) -> None:
     _remove(experiment, [experiment.paths.logs], "logs")
 
 
+def run_cache(experiment: Experiment) -> None:
+    """Prepared volumes of the contrasts, of all settings they were prepared with."""
+    root = cache_root(experiment)
+    names = [contrast.name for contrast in experiment.chosen_contrasts]
+    found = cache_folders(root, names) if root else []
+    _remove(experiment, found, f"prepared volumes (all experiments' in {root})")
+
+
 def run_experiment(experiment: Experiment, completely: bool) -> None:
     """Results but not weights and splits; `completely`: the experiment's whole folder."""
     paths = experiment.paths
@@ -34,13 +44,14 @@ def run_experiment(experiment: Experiment, completely: bool) -> None:
         return
     found = [
         paths.summary,
+        paths.check,
         paths.bias_correction,
         paths.combination,
         *paths.root.glob("deltas_*.csv"),
     ]
     for cell in experiment.cells:
         folder = experiment.cell_paths(cell).folder
-        found += [*folder.glob("predictions_*.csv"), *folder.glob("metrics_*.json")]
+        found += [*folder.glob("predictions_*.*"), *folder.glob("metrics_*.json")]
     _remove(experiment, found, "results (weights and splits stay)")
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from utils.common.errors import UserError
-from utils.common.files import write_json, write_table
+from utils.common.files import write_json
 from utils.common.messages import say
 from utils.common.randomness import generator
+from utils.common.tables import write_table
 from utils.evaluation.metrics import paired_mae_difference
 from utils.evaluation.metrics_table import metrics_table, row_of_predictor, rows_of_cell
 from utils.evaluation.sex_deltas import COMBINED, FITTED_ON, SexDeltas, SplitPredictions

@@ -8,16 +8,18 @@ import torch
 
 from datasets.subjects import COLUMNS, read_id_list, read_subject_table
 from utils.common.errors import UserError
-from utils.common.files import write_table
+from utils.common.files import write_json
 from utils.common.messages import say
+from utils.common.tables import write_table
+from utils.evaluation.gate import prediction_flags
 from utils.experiment.experiment import Cell, Experiment
-from utils.experiment.predicting import predict_subjects
+from utils.experiment.predicting import predict_subjects, tell_flags
 from utils.experiment.trained import load_trained
 from utils.experiment.training import choose_device
 
 
 def run(experiment: Experiment) -> None:
-    """Write predictions_predict.csv of every cell for the subjects of [MAPPING] predict_subjects.
+    """Write predictions_predict.csv and .json of every cell for the subjects of [MAPPING] predict_subjects.
 
     A cell that cannot predict is a problem, not the end of the run.
     """
@@ -50,6 +52,15 @@ def predict_cell(
     write_table(table, path)
     n_ok = int((table["status"] == "ok").sum())
     say(f"{cell.name}: {n_ok} of {len(table)} subjects predicted, {path}")
+    flags = prediction_flags(table, networks[0].record["training_ages"])
+    record = {
+        "experiment_name": trained_in,
+        "n": n_ok,
+        "n_failed": int((table["status"] == "failed").sum()),
+        "flags": [flag.to_dict() for flag in flags],
+    }
+    write_json(record, experiment.cell_paths(cell).predictions_record("predict"))
+    tell_flags(experiment, cell, networks, flags, "predict")
     return True
 
 

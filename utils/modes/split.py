@@ -7,9 +7,10 @@ import sys
 from datasets.splits import make_split
 from datasets.subjects import read_id_list, read_subject_table, subjects_hash
 from utils.common.errors import UserError
-from utils.common.files import write_json, write_table
+from utils.common.files import write_json
 from utils.common.messages import say
 from utils.common.paths import move_aside
+from utils.common.tables import write_table
 from utils.experiment.experiment import Experiment
 
 

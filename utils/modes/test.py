@@ -9,12 +9,14 @@ import pandas as pd
 import torch
 
 from datasets.subjects import subjects_hash
-from utils.common.files import write_json, write_table
+from utils.common.files import write_json
 from utils.common.messages import say, warn
 from utils.common.randomness import generator
+from utils.common.tables import write_table
 from utils.evaluation.cell_metrics import cell_metrics
+from utils.evaluation.gate import prediction_flags
 from utils.experiment.experiment import Cell, Experiment
-from utils.experiment.predicting import predict_subjects
+from utils.experiment.predicting import predict_subjects, tell_flags
 from utils.experiment.trained import TrainedNetwork, averaged_networks, load_trained
 from utils.experiment.training import choose_device
 
@@ -35,6 +37,7 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
         subjects = experiment.subjects_of(cell.sex, split)
         table = predict_subjects(experiment, cell, networks, subjects, split, device)
         write_table(table, experiment.cell_paths(cell).predictions(split))
+        flags = prediction_flags(table, networks[0].record["training_ages"])
         metrics = {
             "contrast": cell.contrast.name,
             "sex": cell.sex,
@@ -42,9 +45,11 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
             "trained_in": trained_in,
             "training_mean_age_years": networks[0].record["training_ages"]["mean_years"],
             **describe(experiment, cell, networks, table, split),
+            "flags": [flag.to_dict() for flag in flags],
         }
         write_json(metrics, experiment.cell_paths(cell).metrics(split))
         say(line(cell, split, metrics))
+        tell_flags(experiment, cell, networks, flags, split)
 
 
 def warn_of_other_training_subjects(

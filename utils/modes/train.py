@@ -10,6 +10,7 @@ from datasets.loaders import CellVolumes
 from utils.common.errors import UserError
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
+from utils.experiment.checks.quick import quick_check
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.members import (
     build_member,
@@ -26,7 +27,13 @@ from utils.experiment.training import (
     network_seed,
     training_record,
 )
-from utils.experiment.volumes import cell_volumes, report_failures, scale_factor_of
+from utils.experiment.volumes import (
+    cell_volumes,
+    n_cores,
+    report_failures,
+    scale_factor_of,
+    write_volumes_table,
+)
 from utils.training.losses import build_loss
 from utils.training.member import Member, MemberPlan
 from utils.training.solver import Solver
@@ -36,6 +43,7 @@ def run(experiment: Experiment) -> None:
     """Train every cell; a cell that cannot be trained is a problem, not the end of the run."""
     refuse_to_overwrite(experiment)
     device = choose_device(experiment)
+    quick_check(experiment)
     experiment.each_cell(lambda cell: train_cell(experiment, cell, device), "trained")
 
 
@@ -69,6 +77,7 @@ def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None
     fit(experiment, cell, members, train, validation, record)
     for split, volumes in (("train", train), ("validation", validation)):
         report_failures(experiment, cell, split, volumes)
+        write_volumes_table(experiment, cell, split, volumes)
     for member in members:
         report_member(cell, member, null_mae_years)
     again = [member for member in members if is_retrained(experiment, member, null_mae_years)]
@@ -108,22 +117,36 @@ def with_age(experiment: Experiment, cell: Cell, split: str) -> pd.DataFrame:
 
 
 def keep_in_memory(experiment: Experiment, train: CellVolumes, validation: CellVolumes) -> None:
-    """Keep both sets in memory if they fit; otherwise they are read anew in every epoch."""
-    limit_gb = experiment.settings.data.memory_gb
-    share = len(train) / (len(train) + len(validation))
-    if not (
-        train.keep_in_memory(limit_gb * share) and validation.keep_in_memory(limit_gb * (1 - share))
-    ):
-        say(
-            f"  volumes do not fit into memory_gb = {limit_gb:g} and are read in every epoch; "
-            f"num_workers = {experiment.settings.data.num_workers} processes read ahead"
-        )
+    """Keep files that are not prepared in memory if all fit; else they are decompressed in every epoch."""
+    if train.prepared and validation.prepared:
+        say(f"  volumes come from {train.reader.cache.folder}")  # type: ignore[union-attr]
+    else:
+        limit_gb = experiment.settings.data.memory_gb
+        share = len(train) / (len(train) + len(validation))
+        if not (
+            train.keep_in_memory(limit_gb * share, n_cores())
+            and validation.keep_in_memory(limit_gb * (1 - share), n_cores())
+        ):
+            say_what_prepare_saves(experiment, train, validation)
     for name, volumes in (("training", train), ("validation", validation)):
         if len(volumes.failures) == len(volumes):
             raise UserError(
                 f"none of the {len(volumes)} {name} volumes can be used; the first, "
                 f"{volumes.paths[0]}: {volumes.failures[0]}."
             )
+
+
+def say_what_prepare_saves(
+    experiment: Experiment, train: CellVolumes, validation: CellVolumes
+) -> None:
+    """Volumes are decompressed in every epoch: what that costs, and what is to be done about it."""
+    data = experiment.settings.data
+    seconds = train.seconds_a_volume() * (len(train) + len(validation)) / max(1, data.num_workers)
+    say(
+        f"  volumes do not fit into memory_gb = {data.memory_gb:g} and are decompressed in every epoch by "
+        f"num_workers = {data.num_workers} threads, about {seconds:.0f} s an epoch. -m prepare takes that "
+        "long once; after it reading costs a twentieth."
+    )
 
 
 def fit(

@@ -24,6 +24,7 @@ from utils.settings.evaluation import (
 from utils.settings.section import Split
 from utils.settings.training import (
     TRAINING_SECTIONS,
+    CheckSettings,
     DataSettings,
     MiscSettings,
     NetworkSettings,
@@ -42,6 +43,7 @@ class Settings(BaseModel):
     name: str
     folder: Path
     data: DataSettings
+    check: CheckSettings
     split: SplitSettings
     training: TrainingSettings
     network: NetworkSettings

@@ -73,9 +73,20 @@ class DataSettings(Section):
         'permuted and flipped to LAS first; "resample": also mapped onto the grid by its affine.',
         "strict",
     )
-    num_workers: CountOrZero = key("Processes that read volumes ahead; 0: none.", 0, le=256)
+    cache_directory: str = key(
+        'Where `-m prepare` keeps volumes cropped and packed; they are used where they are. "": never.',
+        "cache",
+    )
+    cache_storage: Literal["uint16", "uint8", "float16", "float32"] = key(
+        'How real numbers are kept there: "uint16" (within 1e-4 of the SD in the mask), "uint8" (half the '
+        'space, 1/40 SD), "float16" or "float32" (exact). Whole numbers are kept as they are.',
+        "uint16",
+    )
+    num_workers: CountOrZero = key("Threads that read volumes ahead; 0: none.", 2, le=256)
     memory_gb: NotNegative = key(
-        "Cropped volumes of a cell are kept in memory if they all fit into this many GB.", 4.0
+        "Cropped volumes of a cell that are not prepared are kept in memory if they all fit into this "
+        "many GB.",
+        4.0,
     )
     shift_transformation: bool = key("Training: shift each axis by up to shift_voxels.", True)
     shift_voxels: CountOrZero = key("Largest shift, voxels; what moves in is zero.", 2, le=20)
@@ -87,6 +98,19 @@ class DataSettings(Section):
     def _sexes(self):
         refuse_empty_or_repeated("dataset_sex", self.dataset_sex)
         return self
+
+
+class CheckSettings(Section):
+    """`-m check`: what is wrong with the inputs, before any epoch. Headers of all volumes are always read."""
+
+    volumes: CountOrZero = key(
+        "So many volumes of each cell are opened whole and looked at, spread over the lists; 0: every one.",
+        50,
+    )
+    outlier_z: Positive = key(
+        "A volume further than this from its contrast's others is named (robust z: medians and MAD).",
+        6.0,
+    )
 
 
 class SplitSettings(Section):
@@ -215,6 +239,7 @@ SimulationSettings = simulation_section(Section)
 
 TRAINING_SECTIONS: dict[str, type[Section]] = {
     "DATA": DataSettings,
+    "CHECK": CheckSettings,
     "SPLIT": SplitSettings,
     "TRAINING": TrainingSettings,
     "NETWORK": NetworkSettings,

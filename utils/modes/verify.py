@@ -1,0 +1,68 @@
+"""-m verify: every checksum of what the experiment keeps: prepared volumes, checkpoints, results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+
+from BrainAgeNetworks.checkpoints import CheckpointError, load_checkpoint
+from datasets.cache import cache_folders
+from datasets.preparation import drop_damaged, drop_damaged_indexes
+from utils.common.manifest import changed_files
+from utils.common.messages import progress, say
+from utils.experiment.experiment import Experiment
+from utils.experiment.volumes import cache_of, cache_root, n_cores
+
+
+def run(experiment: Experiment) -> None:
+    """Print what is damaged (kind, file, reason) as a table; whole outputs are counted in messages."""
+    rows = [
+        *prepared_volumes(experiment),
+        *checkpoints(experiment),
+        *results(experiment),
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "file", "reason"])
+    table.to_csv(sys.stdout, index=False)
+    for kind, file, reason in rows:
+        experiment.problem(f"{kind} {file} {reason}.")
+
+
+def prepared_volumes(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Damaged volumes of the caches; each leaves its index, so that -m prepare makes it again."""
+    root = cache_root(experiment)
+    for contrast in experiment.chosen_contrasts if root else []:
+        for folder in cache_folders(root, [contrast.name]):  # type: ignore[arg-type]
+            for path, reason in drop_damaged_indexes(folder).items():
+                yield "index", str(path), f"{reason} (dropped)"
+        cache = cache_of(experiment, root, contrast)  # type: ignore[arg-type]
+        damaged = drop_damaged(
+            cache, n_cores(), lambda found, n: progress(found, n, "verifying", "vol")
+        )
+        say(f"{contrast.name}: {cache.n_volumes} prepared volumes, {len(damaged)} damaged")
+        for source, reason in damaged.items():
+            yield "prepared volume", source, f"{reason} (dropped)"
+
+
+def checkpoints(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Checkpoints whose checksum does not fit."""
+    n_checkpoints = 0
+    for cell in experiment.cells:
+        for path in sorted(experiment.cell_paths(cell).folder.glob("network_*/*.pt")):
+            n_checkpoints += 1
+            try:
+                load_checkpoint(path)
+            except CheckpointError as error:
+                yield (
+                    "checkpoint",
+                    str(path),
+                    str(error).removeprefix(f"{path}: ").removesuffix("."),
+                )
+    say(f"{n_checkpoints} checkpoints verified")
+
+
+def results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Tables, records, figures and reports that are not as the run that wrote them left them."""
+    for path, reason in changed_files(experiment.result_folders):
+        yield "result", str(path), reason
