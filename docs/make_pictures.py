@@ -27,7 +27,7 @@ from figures.architecture import (
     network_architecture_caption,
 )
 from figures.style import save_figure
-from utils.common.files import read_table
+from utils.common.tables import read_table
 
 PICTURES = Path(__file__).with_name("pictures")
 
