@@ -52,12 +52,13 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.augmentation import Augmentation, AugmentationPlan
-from datasets.cache import CacheKey, ContrastCache, source_of
+from datasets.cache.index import CacheKey, source_of
+from datasets.cache.preparation import carry_out, plan_contrast
+from datasets.cache.quantised import QuantisedBatch, expanded, quantised_batches
+from datasets.cache.reading import ContrastCache
 from datasets.contrasts import MNI_ORIGIN_MM, PUBLISHED_TABLE, Contrast, read_contrast_table
 from datasets.images import open_image
 from datasets.loaders import CellVolumes, evaluation_batches, training_batches, training_epoch
-from datasets.preparation import carry_out, plan_contrast
-from datasets.quantised import QuantisedBatch, expanded, quantised_batches
 from datasets.volumes import VolumeReader, crop_of
 from utils.common.files import replacing, write_json
 from utils.common.randomness import generator

@@ -14,7 +14,8 @@ import numpy as np
 
 from datasets import kernels
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.cache import ContrastCache, Prepared
+from datasets.cache.index import Prepared
+from datasets.cache.reading import ContrastCache
 from datasets.conforming import conformed
 from datasets.contrasts import Contrast
 from datasets.images import Image, VolumeError, open_image

@@ -13,18 +13,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.cache import (
+from datasets.cache.index import (
     CacheKey,
-    ContrastCache,
     Prepared,
     cache_folders,
     index_paths,
     other_caches,
     read_index,
-    unpacked,
     write_index,
 )
-from datasets.preparation import carry_out, outdated, plan_contrast
+from datasets.cache.preparation import carry_out, outdated, plan_contrast
+from datasets.cache.reading import ContrastCache, unpacked
 from datasets.volumes import VolumeError, VolumeReader, read_crop
 from utils.common.errors import UserError
 from utils.common.randomness import generator

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from datasets import kernels
 from datasets.augmentation import NO_AUGMENTATION
-from datasets.cache import CacheKey, ContrastCache, Parts, Prepared
-from datasets.coding import MOST_EXACT_FRACTION, encoded
+from datasets.cache.coding import MOST_EXACT_FRACTION, encoded
+from datasets.cache.index import CacheKey, Prepared
+from datasets.cache.reading import ContrastCache, Parts
 from datasets.compression import crc32
 from datasets.contrasts import Contrast
 from datasets.images import Image, ImageHeader, VolumeError

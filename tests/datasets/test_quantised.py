@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from datasets.augmentation import AugmentationPlan
+from datasets.cache.preparation import carry_out, plan_contrast
+from datasets.cache.quantised import expanded, quantised_batches
 from datasets.loaders import CellVolumes, training_batches, training_epoch
-from datasets.preparation import carry_out, plan_contrast
-from datasets.quantised import expanded, quantised_batches
 from datasets.volumes import VolumeReader
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from datasets.augmentation import NO_AUGMENTATION
-from datasets.cache import ContrastCache
+from datasets.cache.reading import ContrastCache
 from datasets.contrasts import Contrast
 from datasets.volumes import VolumeReader, read_crop
 from tests.conftest import las_affine

@@ -21,7 +21,7 @@ import torch
 import utils.modes.prepare
 import utils.modes.train
 import utils.modes.verify  # noqa: F401 - imported once, for all children
-from datasets import preparation
+from datasets.cache import preparation, shards
 from run import main
 from tests.reliability.cached_cohort import CachedCohort
 
@@ -32,7 +32,7 @@ def run_child(log: str, commit_every: int, words: list[str]) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     if commit_every:
-        preparation.COMMIT_EVERY_N = commit_every
+        shards.COMMIT_EVERY_N = commit_every
     code = 99
     try:
         code = main(words)

@@ -14,8 +14,9 @@ import pytest
 
 from BrainAgeNetworks.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from datasets import compression
-from datasets.cache import ContrastCache
-from datasets.preparation import carry_out, drop_damaged, drop_damaged_indexes, plan_contrast
+from datasets.cache.preparation import carry_out, plan_contrast
+from datasets.cache.reading import ContrastCache
+from datasets.cache.shards import drop_damaged, drop_damaged_indexes
 from datasets.volumes import VolumeError, read_crop
 from tests.reliability.cached_cohort import (
     SHAPE,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.augmentation import AugmentationPlan
-from datasets.cache import read_indexes
+from datasets.cache.index import read_indexes
 from datasets.loaders import CellVolumes, training_batches
 from datasets.volumes import VolumeReader
 from tests.conftest import equal

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.preparation import carry_out, plan_contrast
+from datasets.cache.preparation import carry_out, plan_contrast
 from tests.conftest import equal
 from tests.reliability.cached_cohort import CachedCohort
 from tests.reliability.conftest import LONG

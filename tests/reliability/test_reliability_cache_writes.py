@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets import preparation
-from datasets.preparation import carry_out, plan_contrast
+from datasets.cache import shards
+from datasets.cache.preparation import carry_out, plan_contrast
 from tests.reliability.cached_cohort import CachedCohort
 from utils.common.errors import UserError
 
@@ -107,8 +107,8 @@ def failing(disk: FailingDisk) -> Iterator[None]:
         patch.setattr(os, "replace", counted("replace", replace))
         patch.setattr(os, "mkdir", counted("mkdir", mkdir))
         patch.setattr(Path, "write_bytes", half_written)
-        patch.setattr(preparation, "open", opened, raising=False)
-        patch.setattr(preparation, "COMMIT_EVERY_N", 1)
+        patch.setattr(shards, "open", opened, raising=False)
+        patch.setattr(shards, "COMMIT_EVERY_N", 1)
         yield
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets.cache import CacheKey, ContrastCache, other_caches, source_of
+from datasets.cache.index import CacheKey, other_caches, source_of
+from datasets.cache.preparation import ContrastPlan, outdated, plan_contrast
+from datasets.cache.reading import ContrastCache
 from datasets.contrasts import Contrast
 from datasets.loaders import CellVolumes
-from datasets.preparation import ContrastPlan, outdated, plan_contrast
 from datasets.volumes import VolumeError, VolumeReader, auto_scale_factor
 from utils.common.errors import UserError
 from utils.common.messages import say

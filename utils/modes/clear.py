@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from datasets.cache import cache_folders
+from datasets.cache.index import cache_folders
 from utils.common.errors import UserError
 from utils.common.messages import say
 from utils.experiment.experiment import Experiment

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.preparation import ContrastPlan, Done, carry_out, measured
+from datasets.cache.preparation import ContrastPlan, Done, carry_out, measured
 from utils.common.errors import UserError
 from utils.common.messages import progress, say, warn
 from utils.experiment.experiment import Experiment

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from BrainAgeNetworks.checkpoints import CheckpointError, load_checkpoint
-from datasets.cache import cache_folders
-from datasets.preparation import drop_damaged, drop_damaged_indexes
+from datasets.cache.index import cache_folders
+from datasets.cache.shards import drop_damaged, drop_damaged_indexes
 from utils.common.manifest import changed_files
 from utils.common.messages import progress, say
 from utils.experiment.experiment import Experiment

@@ -8,42 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
-from datasets.cache import (
-    CacheKey,
-    ContrastCache,
-    DamagedIndexError,
-    Prepared,
-    index_paths,
-    other_caches,
-    read_index,
-    read_indexes,
-    source_of,
-    volumes_path,
-    write_index,
-)
-from datasets.coding import encoded
+from datasets.cache.coding import encoded
+from datasets.cache.index import CacheKey, Prepared, other_caches, source_of
+from datasets.cache.reading import ContrastCache
+from datasets.cache.shards import ShardWriter, clear_left_behind, remove_superseded
 from datasets.compression import crc32
 from datasets.contrasts import Contrast
 from datasets.images import Image, VolumeError, open_image
 from datasets.volumes import crop_of, height
 from utils.common.errors import UserError
-from utils.common.files import clear_leftovers, is_left_behind, why_not_written, writer_name
+from utils.common.files import why_not_written
 
-# What a kill can cost: volumes since the last commit.
-COMMIT_EVERY_S = 5.0
-COMMIT_EVERY_N = 500
-_ALIGNMENT = 64
-_SHARD = re.compile(r"(\d{6})-([0-9a-f]{8})-(\d+)")
 _READ_BYTES = 1 << 20
 
 
@@ -253,90 +235,6 @@ def _prepare_crop(
     return entry, payload
 
 
-class ShardWriter:
-    """One shard of this process: appends volumes, and makes them count by writing the index."""
-
-    def __init__(self, cache: ContrastCache):
-        self.cache = cache
-        self.name = f"{_next_generation(cache.folder):06d}-{writer_name()}"
-        self.entries: dict[str, Prepared] = {}
-        self._handle: BinaryIO | None = None
-        self._offset = 0
-        self.n_uncommitted = 0
-        self._committed_at = time.monotonic()
-
-    @property
-    def index_path(self) -> Path:
-        """Where the index of this shard lies."""
-        return self.cache.folder / f"{self.name}.json"
-
-    def keep(self, entry: Prepared) -> None:
-        """Name a volume of an earlier shard again, e.g. with its file's new time."""
-        self.entries[entry.source] = entry
-        self.n_uncommitted += 1
-
-    def add(self, entry: Prepared, payload: bytes) -> None:
-        """Append a volume (or, without payload, the reason why there is none)."""
-        if payload:
-            if self._handle is None:
-                self.cache.folder.mkdir(parents=True, exist_ok=True)
-                self._handle = open(volumes_path(self.index_path), "xb")  # noqa: SIM115
-            padding = -self._offset % _ALIGNMENT
-            self._handle.write(b"\x00" * padding)
-            self._handle.write(payload)
-            entry = replace(entry, shard=self.name, offset=self._offset + padding)
-            self._offset += padding + len(payload)
-        self.keep(entry)
-
-    def is_due(self) -> bool:
-        """Whether so much was added that it should count."""
-        waited_s = time.monotonic() - self._committed_at
-        return bool(self.n_uncommitted) and (
-            self.n_uncommitted >= COMMIT_EVERY_N or waited_s >= COMMIT_EVERY_S
-        )
-
-    def commit(self) -> None:
-        """From here on, what was added counts: volumes on disk first, then the index."""
-        if not self.n_uncommitted:
-            return
-        if self._handle is not None:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
-        try:
-            write_index(self.index_path, self.cache.key, list(self.entries.values()))
-        except UserError as error:  # what a full disk lacks is known further up
-            raise error.__cause__ or error from None
-        self.cache.entries.update(self.entries)
-        self.n_uncommitted, self._committed_at = 0, time.monotonic()
-
-    def close(self) -> None:
-        """Close the shard; one that nothing was committed of is removed."""
-        if self._handle is not None:
-            with suppress(OSError):  # a full disk was reported already
-                self._handle.close()
-        if not self.index_path.exists():
-            volumes_path(self.index_path).unlink(missing_ok=True)
-
-    def others_live(self) -> bool:
-        """Whether another process is writing a shard of this cache."""
-        shards = self.cache.folder.glob("*.volumes")
-        return any(not _is_dead(path) for path in shards if path.stem != self.name)
-
-
-def _is_dead(path: Path) -> bool:
-    """Whether the job that writes a shard has ended, so that nothing is added to it any more."""
-    match = _SHARD.fullmatch(path.stem)
-    try:
-        return match is not None and is_left_behind(path, match.group(2), match.group(3))
-    except FileNotFoundError:  # another job removed it
-        return False
-
-
-def _next_generation(folder: Path) -> int:
-    generations = [int(m.group(1)) for p in folder.glob("*") if (m := _SHARD.fullmatch(p.stem))]
-    return max(generations, default=0) + 1
-
-
 def _commit_due(writers: dict[int, ShardWriter]) -> bool:
     due = [writer for writer in writers.values() if writer.is_due()]
     for writer in due:
@@ -352,52 +250,6 @@ def _leave_to_others(plans: list[ContrastPlan]) -> None:
             entry = there.get(source)
             if entry and entry != plan.cache.entries.get(source) and not outdated(source, entry)[0]:
                 del plan.why[source]
-
-
-def clear_left_behind(folder: Path) -> None:
-    """Remove what a killed job left: volumes that no index names, and damaged indexes with theirs."""
-    clear_leftovers(folder)
-    drop_damaged_indexes(folder)
-    # who is dead before the indexes are read has written its last one
-    dead = [path for path in folder.glob("*.volumes") if _is_dead(path)]
-    indexes = read_indexes(folder).values()
-    named = {entry.shard for content in indexes for entry in content["entries"]}
-    for path in dead:
-        if path.stem not in named:
-            path.unlink(missing_ok=True)
-
-
-def drop_damaged_indexes(folder: Path) -> dict[Path, str]:
-    """Remove indexes whose checksum differs: their volumes count no more and are prepared again.
-
-    Returns index -> what is wrong.
-    """
-    damaged = {}
-    for path in index_paths(folder):
-        try:
-            read_index(path)
-        except DamagedIndexError as error:
-            damaged[path] = str(error).removeprefix(f"{path}: ").partition(". ")[0]
-            path.unlink(missing_ok=True)
-        except UserError:
-            if path.exists():  # else another job removed it
-                raise
-    return damaged
-
-
-def remove_superseded(cache: ContrastCache) -> None:
-    """Remove shards of finished jobs of which nothing is used any more."""
-    dead = [path for path in index_paths(cache.folder) if _is_dead(path)]
-    indexes = read_indexes(cache.folder)
-    union = {e.source: e for content in indexes.values() for e in content["entries"]}
-    used = {entry.shard for entry in union.values()}
-    for path in dead:
-        holds = path in indexes and any(
-            union[entry.source] == entry for entry in indexes[path]["entries"]
-        )
-        if not holds and path.stem not in used:
-            path.unlink(missing_ok=True)
-            volumes_path(path).unlink(missing_ok=True)
 
 
 def _why_ended(
@@ -427,32 +279,3 @@ def measured(plan: ContrastPlan, n_sources: int = 4) -> tuple[float, float]:
             n_bytes += sum(len(payload) for _, _, payload in results)
             n_volumes += 1
     return n_bytes / max(1, n_volumes), seconds / max(1, n_volumes)
-
-
-def drop_damaged(
-    cache: ContrastCache, n_threads: int, shown: Callable[[Iterator, int], Iterator]
-) -> dict[str, str]:
-    """Verify every prepared volume; damaged ones leave the index, so that they are prepared again.
-
-    Returns source -> what is wrong.
-    """
-    entries = [entry for entry in cache.entries.values() if not entry.reason]
-
-    def damage(entry: Prepared) -> str:
-        try:
-            cache.payload(entry)
-        except VolumeError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(max_workers=n_threads) as threads:
-        found = list(shown(threads.map(damage, entries), len(entries)))
-    damaged = {entry: reason for entry, reason in zip(entries, found) if reason}
-    # an earlier index may name the same bytes, with the time its file had then
-    places = {(entry.shard, entry.offset) for entry in damaged}
-    for path, content in read_indexes(cache.folder).items() if damaged else []:
-        named = content["entries"]
-        kept = [e for e in named if e.reason or (e.shard, e.offset) not in places]
-        if len(kept) < len(named):
-            write_index(path, cache.key, kept)
-    return {entry.source: reason for entry, reason in damaged.items()}

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
-from datasets.cache import Prepared, layout
+from datasets.cache.index import Prepared
+from datasets.cache.reading import layout
 from datasets.loaders import CellVolumes, Epoch, read_ahead
 from datasets.volumes import VolumeError
 

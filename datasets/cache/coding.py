@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets import kernels
-from datasets.cache import Parts
+from datasets.cache.reading import Parts
 from datasets.volumes import Crop
 
 # uint16 promises at most 1e-4 of the mask's standard deviation; steps may take this share of it, the
