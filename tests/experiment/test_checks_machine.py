@@ -11,6 +11,7 @@ from BrainAgeNetworks.registry import NetworkPlan, build_network, count_paramete
 from utils.common.errors import UserError
 from utils.experiment.checks import machine
 from utils.experiment.checks.quick import quick_check
+from utils.modes import prepare
 
 
 def said(checked_study, part: str, *settings: str, **options) -> list[str]:
@@ -56,6 +57,13 @@ def test_too_little_memory_and_disk(checked_study, monkeypatch):
     assert any("27 a network" in text for text in kept)
     monkeypatch.setattr(machine, "free_memory_bytes", lambda: None)
     assert not any("GB of memory, and" in text for text in said(checked_study, "machine"))
+
+
+def test_prepared_volumes_are_not_kept_in_memory(checked_study):
+    cache = "DATA.cache_directory=cache"
+    assert any("volumes kept in memory" in text for text in said(checked_study, "machine", cache))
+    prepare.run(checked_study.experiment(cache))
+    assert any("volumes read ahead" in text for text in said(checked_study, "machine", cache))
 
 
 def test_a_gpu_with_too_little_memory(checked_study, monkeypatch):

@@ -20,8 +20,8 @@ from datasets.volumes import VolumeReader, read_crop
 from tests.conftest import las_affine
 from tests.reference.make_golden_run import ENVIRONMENT, PROGRAM
 from utils.common.randomness import generator
+from utils.experiment.caches import cache_of, cache_root
 from utils.experiment.experiment import Experiment, Options
-from utils.experiment.volumes import cache_of, cache_root
 from utils.settings.reader import read_settings
 
 DRIVER = Path(__file__).with_name("prepare_in_children.py")

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from datasets.cache.index import CacheKey, other_caches, source_of
-from datasets.cache.preparation import ContrastPlan, outdated, plan_contrast
-from datasets.cache.reading import ContrastCache
-from datasets.contrasts import Contrast
 from datasets.loaders import CellVolumes
 from datasets.volumes import VolumeError, VolumeReader, auto_scale_factor
 from utils.common.errors import UserError
-from utils.common.messages import say
 from utils.common.tables import write_table
+from utils.experiment.caches import cache_for
 from utils.experiment.experiment import Cell, Experiment
 
 # `scale_factor = auto` looks at so many training volumes, evenly spread over the list.
@@ -42,77 +34,6 @@ def cell_volumes(
         ages_years=np.array(subjects["age_years"], dtype=np.float64),
         reader=VolumeReader(cell.contrast, scale_factor, conform, cache),
     )
-
-
-def cache_root(experiment: Experiment) -> Path | None:
-    """Folder of all prepared volumes; None where [DATA] cache_directory is empty."""
-    data = experiment.settings.data
-    return experiment.settings.path(data.cache_directory) if data.cache_directory else None
-
-
-def plan_of(experiment: Experiment, root: Path, contrast: Contrast) -> ContrastPlan:
-    """What `-m prepare` has to do for a contrast: the files of all its subjects, against the cache."""
-    data = experiment.settings.data
-    return plan_contrast(
-        root, contrast, data.conform, data.cache_storage, experiment.volume_paths(contrast)
-    )
-
-
-def cache_of(experiment: Experiment, root: Path, contrast: Contrast) -> ContrastCache:
-    """All prepared volumes of a contrast, whoever's they are."""
-    data = experiment.settings.data
-    key = CacheKey.of(contrast, data.conform, data.cache_storage)
-    return ContrastCache.open(root / key.folder_name, key)
-
-
-def cache_for(
-    experiment: Experiment, contrast: Contrast, paths: list[Path]
-) -> ContrastCache | None:
-    """The prepared volumes of these files; None where there is none.
-
-    Raises
-    ------
-    UserError
-        They were prepared with other settings, or files changed since; what differs is named.
-    """
-    root = cache_root(experiment)
-    if root is None:
-        return None
-    cache = cache_of(experiment, root, contrast)
-    known = [path for path in paths if cache.entry(path)]
-    if not known:
-        for folder, differences in other_caches(root, cache.key, set(map(source_of, paths))):
-            raise UserError(
-                f"{folder} holds these volumes prepared with other settings: {'; '.join(differences)}. Run "
-                '-m prepare, or set [DATA] cache_directory = "" to read the files themselves.'
-            )
-        return None
-    _refuse_outdated(contrast, cache, known)
-    if len(known) < len(paths):
-        say(
-            f"  {len(paths) - len(known)} of {len(paths)} {contrast.name} volumes are not prepared and are "
-            "read from their files; -m prepare adds them"
-        )
-    return cache
-
-
-def _refuse_outdated(contrast: Contrast, cache: ContrastCache, paths: list[Path]) -> None:
-    with ThreadPoolExecutor(max_workers=2 * n_cores()) as threads:
-        whys = list(threads.map(lambda p: outdated(source_of(p), cache.entry(p))[0], paths))
-    changed = [(path, why) for path, why in zip(paths, whys) if why]
-    if changed:
-        path, why = changed[0]
-        raise UserError(
-            f"{len(changed)} of {len(paths)} {contrast.name} volumes are not as they were prepared, e.g. "
-            f"{path}: {why}. Run -m prepare, which does those again."
-        )
-
-
-def n_cores() -> int:
-    """Cores that this process may use (a job's share of a machine)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def scale_factor_of(experiment: Experiment, cell: Cell, training_subjects: pd.DataFrame) -> float:

@@ -9,8 +9,8 @@ from pathlib import Path
 from datasets.cache.index import cache_folders
 from utils.common.errors import UserError
 from utils.common.messages import say
+from utils.experiment.caches import cache_root
 from utils.experiment.experiment import Experiment
-from utils.experiment.volumes import cache_root
 
 
 def run_checkpoints(experiment: Experiment, completely: bool) -> None:

@@ -14,8 +14,8 @@ import pandas as pd
 from datasets.cache.preparation import ContrastPlan, Done, carry_out, measured
 from utils.common.errors import UserError
 from utils.common.messages import progress, say, warn
+from utils.experiment.caches import cache_root, n_cores, plan_of
 from utils.experiment.experiment import Experiment
-from utils.experiment.volumes import cache_root, n_cores, plan_of
 
 BYTES_PER_GB = 1e9
 

@@ -10,6 +10,7 @@ from datasets.loaders import CellVolumes
 from utils.common.errors import UserError
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
+from utils.experiment.caches import n_cores
 from utils.experiment.checks.quick import quick_check
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.members import (
@@ -29,7 +30,6 @@ from utils.experiment.training import (
 )
 from utils.experiment.volumes import (
     cell_volumes,
-    n_cores,
     report_failures,
     scale_factor_of,
     write_volumes_table,

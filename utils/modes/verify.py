@@ -12,8 +12,8 @@ from datasets.cache.index import cache_folders
 from datasets.cache.shards import drop_damaged, drop_damaged_indexes
 from utils.common.manifest import changed_files
 from utils.common.messages import progress, say
+from utils.experiment.caches import cache_of, cache_root, n_cores
 from utils.experiment.experiment import Experiment
-from utils.experiment.volumes import cache_of, cache_root, n_cores
 
 
 def run(experiment: Experiment) -> None:

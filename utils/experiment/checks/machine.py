@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.errors import UserError
+from utils.experiment.caches import cache_of, cache_root
 from utils.experiment.checks.findings import Finding, Level
 from utils.experiment.experiment import Cell, Experiment
 
@@ -25,6 +26,8 @@ GPU_OVERHEAD = 1.3
 # Adam keeps two values a weight; a checkpoint holds the weights with them.
 VALUES_A_WEIGHT_KEPT = 3
 VALUES_A_WEIGHT_IN_MEMORY = 4  # and its gradient
+# Those being read ahead, the one that is computed with, and the one before it.
+N_BATCHES_IN_MEMORY = 4
 TYPICAL_AGE_YEARS = 60.0  # only sets where a network would start
 
 
@@ -177,6 +180,8 @@ def _memory(
     weights = training.ensemble_size * 4 * VALUES_A_WEIGHT_IN_MEMORY * size.n_parameters
     step = batch * (size.bytes_a_subject + box_bytes)
     kept = _kept_bytes(experiment, subjects, cell, box_bytes)
+    volumes = "volumes kept in memory" if kept else "volumes read ahead"
+    kept = kept or batch * box_bytes * N_BATCHES_IN_MEMORY
     on_gpu = device.type == "cuda"
     needed = weights + step * (GPU_OVERHEAD if on_gpu else training.ensemble_size)
     free = _free_gpu_bytes(device) if on_gpu else free_memory_bytes()
@@ -184,22 +189,36 @@ def _memory(
     said = f"{cell.name}: {training.ensemble_size} networks of {size.n_parameters:,} parameters, batches of {batch}"
     if on_gpu:
         yield from _space(said, where, needed, free, "Lower training_batch_size")
-        yield from _space(f"{cell.name}: volumes kept in memory", "memory", kept, free_memory_bytes(),
+        yield from _space(f"{cell.name}: {volumes}", "memory", kept, free_memory_bytes(),
                           "Lower memory_gb")  # fmt: skip
     else:
         remedy = "Lower memory_gb, training_batch_size or [NETWORK] widths"
-        yield from _space(f"{said}, volumes kept in memory", where, needed + kept, free, remedy)
+        yield from _space(f"{said}, {volumes}", where, needed + kept, free, remedy)
 
 
 def _kept_bytes(
     experiment: Experiment, subjects: pd.DataFrame, cell: Cell, box_bytes: int
 ) -> float:
-    """Bytes of the volumes of a cell that training keeps: all of them if they fit into memory_gb."""
+    """Bytes of the volumes that training keeps: those not prepared, if they fit into memory_gb."""
     chosen = subjects["split"].isin(("train", "validation"))
     if cell.sex != "both":
         chosen &= subjects["sex"] == cell.sex
     wanted = float(chosen.sum()) * box_bytes
-    return wanted if wanted <= experiment.settings.data.memory_gb * BYTES_PER_GB else 0.0
+    if wanted > experiment.settings.data.memory_gb * BYTES_PER_GB:
+        return 0.0
+    return 0.0 if _is_prepared(experiment, cell, subjects.loc[chosen, "subject_id"]) else wanted
+
+
+def _is_prepared(experiment: Experiment, cell: Cell, subject_ids: pd.Series) -> bool:
+    """Whether all these subjects' volumes are in the cache."""
+    root = cache_root(experiment)
+    try:
+        cache = cache_of(experiment, root, cell.contrast) if root else None
+    except UserError:  # a damaged index: training says so
+        return False
+    return cache is not None and all(
+        cache.entry(experiment.volume_path(cell.contrast, subject_id)) for subject_id in subject_ids
+    )
 
 
 def _space(
