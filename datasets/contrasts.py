@@ -29,6 +29,8 @@ PUBLISHED_GRIDS: dict[float, tuple[Shape, Crop]] = {
     1.0: ((182, 218, 182), ((10, 170), (12, 204), (0, 160))),
     2.0: ((91, 109, 91), ((5, 85), (6, 102), (0, 80))),
 }
+# Positions within a volume are kept in 32 bits, within a row in 16.
+MOST_VOXELS_AN_EDGE = 1600
 # AgeMapper divides these by the mean of the cropped volume before the scale factor.
 DIVIDED_BY_MEAN = ("T1_nonlinear", "T1_linear", "T2_nonlinear")
 # Volume 0 sits at this world coordinate (mm) in the LAS box of the MNI152 template as FSL stores it.
@@ -200,6 +202,8 @@ def _grid(row: dict[str, Any], voxel_mm: float, where: str) -> tuple[Shape, Crop
             )
         numbers = [int(edge) for edge in edges.groups()]
         crop = tuple(zip(numbers[::2], numbers[1::2]))  # type: ignore[assignment]
+    if max(shape) > MOST_VOXELS_AN_EDGE:
+        raise UserError(f"{where}: shape has an edge of over {MOST_VOXELS_AN_EDGE} voxels.")
     for (start, stop), size in zip(crop, shape):
         if not 0 <= start < stop <= size:
             raise UserError(f"{where}: crop {start}:{stop} does not lie inside 0:{size}.")

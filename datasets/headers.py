@@ -30,6 +30,10 @@ class VolumeError(ValueError):
     """A volume cannot be used; the message is the reason, without the subject."""
 
 
+class ReadFaultError(VolumeError):
+    """A fault of the machine, not of the volume: read again later, it may be there."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """What a file says about its voxels."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,17 @@ from datasets.compression import (
     decompressed,
     first_bytes,
 )
-from datasets.headers import ImageHeader, VolumeError, mgh_header, nifti_header, plain_header
+from datasets.headers import (
+    ImageHeader,
+    ReadFaultError,
+    VolumeError,
+    mgh_header,
+    nifti_header,
+    plain_header,
+)
 from datasets.other_files import is_text, sentence_about
 
-__all__ = ["Image", "ImageHeader", "VolumeError", "open_image", "read_header"]
+__all__ = ["Image", "ImageHeader", "ReadFaultError", "VolumeError", "open_image", "read_header"]
 
 # nibabel would write to standard error what it repairs in a header; what matters is checked here.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
@@ -59,6 +67,17 @@ class Image:
         return self.voxels[..., index] if self.voxels.ndim == 4 else self.voxels
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that one image consists of: of a pair both, whichever of them is named."""
+    stem = re.sub(r"(?i)\.(hdr|img|head|brik)(\.gz)?$", "", path.name)
+    if stem == path.name:
+        return [path]
+    endings = ("hdr", "img", "head", "brik")
+    there = path.parent.iterdir() if path.parent.is_dir() else []
+    pattern = re.compile(rf"(?i){re.escape(stem)}\.({'|'.join(endings)})(\.gz)?")
+    return sorted({path, *(other for other in there if pattern.fullmatch(other.name))})
+
+
 def read_header(path: str | Path) -> ImageHeader:
     """Header of an image file; of a compressed one only the beginning is decompressed.
 
@@ -66,6 +85,8 @@ def read_header(path: str | Path) -> ImageHeader:
     ------
     VolumeError
         Missing, no image, malformed, or too short for what its header announces.
+    ReadFaultError
+        The system could not read it, or had no memory for it; that may pass.
     """
     return _Opened.at(Path(path), header_only=True).header
 
@@ -77,6 +98,8 @@ def open_image(path: str | Path) -> Image:
     ------
     VolumeError
         As `read_header`, or damaged.
+    ReadFaultError
+        As `read_header`.
     """
     opened = _Opened.at(Path(path), header_only=False)
     return Image(opened.header, opened.voxels())
@@ -107,11 +130,11 @@ class _Opened:
         except (DamagedGzipError, EOFError) as error:
             raise VolumeError(f"is damaged or truncated ({error})") from error
         except MemoryError as error:
-            raise VolumeError("needs more memory than there is") from error
+            raise ReadFaultError("needs more memory than there is") from error
         except ImageFileError as error:
             raise VolumeError("cannot be read as an image: it is of no kind known here") from error
         except OSError as error:
-            raise VolumeError(f"cannot be read ({error.strerror or _first_line(error)})") from error
+            raise _not_readable(error) from error
         except Exception as error:  # nibabel raises many kinds for malformed headers
             raise VolumeError(f"cannot be read as an image ({_first_line(error)})") from error
 
@@ -198,8 +221,10 @@ class _Opened:
         except DamagedGzipError as error:
             raise VolumeError(f"is damaged or truncated ({error})") from error
         except MemoryError as error:
-            raise VolumeError("needs more memory than there is") from error
+            raise ReadFaultError("needs more memory than there is") from error
         except Exception as error:  # nibabel raises many kinds for truncated data
+            if isinstance(error, OSError) and error.errno:
+                raise _not_readable(error) from error
             raise VolumeError(f"is damaged or truncated ({_first_line(error)})") from error
         finally:
             self.content = None  # the compressed bytes are not needed any more
@@ -348,6 +373,12 @@ def _why_not_there(path: Path, error: OSError) -> str:
     if "annex" in target.parts and "objects" in target.parts:
         return "is a git-annex link whose content is not here; fetch it (git annex get)"
     return f"is a symbolic link to {target}, which does not exist"
+
+
+def _not_readable(error: OSError) -> VolumeError:
+    """A fault of the machine if the system gave the error its number; else a library means the content."""
+    kind = ReadFaultError if error.errno else VolumeError
+    return kind(f"cannot be read ({error.strerror or _first_line(error)})")
 
 
 def _first_line(error: BaseException) -> str:

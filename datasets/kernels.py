@@ -141,7 +141,7 @@ def expand_runs(
 
     box : (x, y, z) float32 in C order, overwritten whole; what is in no run is 0. A voxel becomes
     float32(value * slope + intercept) / divisor (EXACT), or (value + intercept) * slope with float32
-    slope and intercept (LINEAR).
+    slope and intercept (LINEAR). False where counts, runs and values do not fit each other.
     """
     size_x, size_y, size_z = box.shape
     shift_x, shift_y, shift_z = shift
@@ -153,6 +153,8 @@ def expand_runs(
         for source_y in range(size_y):
             y = source_y + shift_y
             n_runs = counts[source_x * size_y + source_y]
+            if run + n_runs > len(lengths):
+                return False
             if x < 0 or x >= size_x or y < 0 or y >= size_y:
                 for _ in range(n_runs):
                     n += np.int64(lengths[run])
@@ -164,6 +166,8 @@ def expand_runs(
                 start = np.int64(starts[run]) + shift_z
                 first = max(start, 0)
                 last = min(start + np.int64(lengths[run]), size_z)
+                if n + np.int64(lengths[run]) > len(values):
+                    return False
                 if first < last:
                     row[done:first] = np.float32(0.0)
                     source = values[n + first - start : n + last - start]
@@ -184,6 +188,7 @@ def expand_runs(
                 run += 1
             row[done:] = np.float32(0.0)
     _clear_unreached(shift_x, shift_y, mirrored, box)
+    return run == len(lengths) and n == len(values)
 
 
 @compiled

@@ -6,6 +6,7 @@ copies would do, without copies: each volume is written straight into the memory
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -17,8 +18,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from datasets.augmentation import NO_AUGMENTATION, Augmentation, AugmentationPlan
+from datasets.images import ReadFaultError
 from datasets.volumes import VolumeError, VolumeReader
 from utils.common.messages import progress
 from utils.common.randomness import generator
@@ -34,7 +37,9 @@ class CellVolumes:
     """Subjects of one cell with the files of their volumes; read on demand, or kept in memory.
 
     `failures` maps the position of a subject whose volume cannot be used to the reason, `conformed`
-    that of a subject whose volume was reoriented or resampled to what was done.
+    that of a subject whose volume was reoriented or resampled to what was done. `faults` has the reason
+    where it was ever the machine's; such a volume is tried again whenever it is its turn, and leaves
+    `failures` as soon as it could be read.
     """
 
     subject_ids: list[str]
@@ -42,6 +47,7 @@ class CellVolumes:
     ages_years: np.ndarray  # (S,) float64, NaN where unknown
     reader: VolumeReader
     failures: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = field(default_factory=dict)
     conformed: dict[int, str] = field(default_factory=dict)
     _kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -49,39 +55,50 @@ class CellVolumes:
         return len(self.subject_ids)
 
     @property
-    def in_memory(self) -> bool:
-        """Whether every usable volume is kept in memory."""
-        return bool(self._kept) and len(self._kept) + len(self.failures) >= len(self)
-
-    @property
     def prepared(self) -> bool:
         """Whether every volume is in the cache."""
+        return not self.unprepared()
+
+    def unprepared(self) -> list[int]:
+        """Positions of the volumes that are not in the cache, and are read from their files."""
         cache = self.reader.cache
-        return cache is not None and all(cache.entry(path) for path in self.paths)
+        return [i for i, path in enumerate(self.paths) if cache is None or not cache.entry(path)]
+
+    def note_failures(self) -> None:
+        """Enter what the cache knows of volumes that cannot be used; nothing is read for it."""
+        cache = self.reader.cache
+        for position, path in enumerate(self.paths if cache else []):
+            if cache.entry(path):  # type: ignore[union-attr]
+                try:
+                    self.reader.divisor_of(self.reader.prepared(path))
+                except VolumeError as error:
+                    self.failures[position] = str(error)
 
     def seconds_a_volume(self) -> float:
-        """How long one thread takes for the first volume that can be used."""
-        for position in range(len(self)):
+        """How long one thread takes for the first volume that can be used and is not prepared."""
+        for position in self.unprepared():
             if isinstance(self.read(position), np.ndarray):
                 started = time.perf_counter()
                 self.read(position)
                 return time.perf_counter() - started
         return 0.0
 
-    def keep_in_memory(self, memory_gb: float, n_threads: int = 1) -> bool:
-        """Read every volume once and keep it, if all of them fit into `memory_gb`."""
-        needed_gb = len(self) * float(np.prod(self.reader.contrast.box)) * 4 / BYTES_PER_GB
-        if needed_gb > memory_gb:
-            return False
-        name = self.reader.contrast.name
+    def gigabytes_to_keep(self) -> float:
+        """What `keep_in_memory` takes."""
+        return len(self.unprepared()) * math.prod(self.reader.contrast.box) * 4 / BYTES_PER_GB
+
+    def keep_in_memory(self, n_threads: int = 1) -> None:
+        """Read every volume that is not prepared once, and keep it."""
+        positions, name = self.unprepared(), self.reader.contrast.name
+        if not positions:
+            return
         with ThreadPoolExecutor(max_workers=max(1, n_threads)) as pool:
             read = progress(
-                pool.map(self.read, range(len(self))), len(self), f"reading {name}", "vol"
+                pool.map(self.read, positions), len(positions), f"reading {name}", "vol"
             )
-            for position, volume in enumerate(read):
+            for position, volume in zip(positions, read):
                 if isinstance(volume, np.ndarray):
                     self._kept[position] = volume
-        return True
 
     def fetch(self, positions: list[int]) -> None:
         """Ask the system to fetch prepared volumes that are about to be read, all at once."""
@@ -99,7 +116,7 @@ class CellVolumes:
 
     def read_into(self, position: int, box: np.ndarray, by: Augmentation = NO_AUGMENTATION) -> bool:
         """Write the augmented volume into (X, Y, Z) float32 `box`; False (see `failures`) if it failed."""
-        if position in self.failures:
+        if position in self.failures and position not in self.faults:
             return False
         if position in self._kept:
             by.apply(self._kept[position], box)
@@ -108,7 +125,12 @@ class CellVolumes:
             done = self.reader.read_into(self.paths[position], box, by)
         except VolumeError as error:
             self.failures[position] = str(error)
+            if isinstance(error, ReadFaultError):
+                self.faults[position] = str(error)
+            else:
+                self.faults.pop(position, None)
             return False
+        self.failures.pop(position, None)
         if done:
             self.conformed[position] = done
         return True
@@ -179,7 +201,8 @@ def evaluation_batches(volumes: CellVolumes, batch_size: int, n_workers: int) ->
 
 def _batches(epoch: Epoch, n_workers: int) -> Iterator[Batch]:
     """Read batch after batch into memory that is used again and again."""
-    memory = _BatchMemory(max(map(len, epoch.groups), default=0), epoch.volumes.reader.contrast.box)
+    most = max(map(len, epoch.groups), default=0)
+    memory = BatchMemory((most, 1, *epoch.volumes.reader.contrast.box), np.float32)
 
     def start(group: list[int], threads: ThreadPoolExecutor) -> Callable[[], Batch | None]:
         epoch.volumes.fetch(group)
@@ -232,32 +255,29 @@ def _finished(
     return Batch(positions, torch.from_numpy(stacked), ages)
 
 
-class _BatchMemory:
+class BatchMemory:
     """Memory for batches that is given again as soon as nobody else holds it.
 
     Fresh memory costs more than the decoding it is for: the system has to clear every page of it.
     """
 
-    def __init__(self, n: int, box: tuple[int, int, int]):
-        self.shape = (n, 1, *box)
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike):
+        self.shape, self.dtype = shape, dtype
         self._blocks: list[np.ndarray] = []
 
     def take(self) -> np.ndarray:
-        """(B, 1, X, Y, Z) float32, not cleared."""
-        for block in self._blocks:
-            # held by the list, by `block` and by getrefcount's argument: by nobody else
-            if sys.getrefcount(block) == _REFERENCES_WHEN_FREE:
-                return block
-        self._blocks.append(np.empty(self.shape, dtype=np.float32))
+        """Memory of that shape, not cleared."""
+        for i in range(len(self._blocks)):
+            if _references(self._blocks, i) == _REFERENCES_WHEN_FREE:
+                return self._blocks[i]
+        self._blocks.append(np.empty(self.shape, dtype=self.dtype))
         return self._blocks[-1]
 
 
-def _references_when_free() -> int:
-    """What `sys.getrefcount` says of a free block in the loop of `take`, on this Python."""
-    blocks = [np.empty(0)]
-    for block in blocks:
-        return sys.getrefcount(block)
-    return 0
+def _references(blocks: list[np.ndarray], i: int) -> int:
+    """How many references there are to a block, those of the list and of this call among them."""
+    return sys.getrefcount(blocks[i])
 
 
-_REFERENCES_WHEN_FREE = _references_when_free()
+# What the same call says of a block that nobody but its list holds: versions of Python differ.
+_REFERENCES_WHEN_FREE = _references([np.empty(0)], 0)

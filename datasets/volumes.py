@@ -18,7 +18,7 @@ from datasets.cache.index import Prepared
 from datasets.cache.reading import ContrastCache
 from datasets.conforming import conformed
 from datasets.contrasts import Contrast
-from datasets.images import Image, VolumeError, open_image
+from datasets.images import Image, ReadFaultError, VolumeError, open_image
 
 __all__ = ["Crop", "VolumeError", "VolumeReader", "auto_scale_factor", "open_crop", "read_crop"]
 
@@ -161,16 +161,21 @@ def divisor(
         in_float32 = np.float32(found)
     if not 0 < in_float32 < np.inf:
         raise VolumeError(f"would be divided by {found:g}, which is too small or large for float32")
-    if max(abs(smallest), abs(largest)) / found > np.finfo(np.float32).max:
+    if max(abs(smallest), abs(largest)) / found > float(np.finfo(np.float32).max):
         raise VolumeError(f"is too large for the scale factor {scale_factor:g}")
     return found
 
 
-def height(crop: Crop, contrast: Contrast) -> float:
-    """The percentile of a crop (after division by its mean) that `scale_factor = auto` looks at."""
-    box = np.empty(contrast.box, dtype=np.float32)
-    crop.fill(box, divisor(contrast, 1.0, crop.mean, crop.smallest, crop.largest))
+def auto_percentile(crop: Crop) -> float:
+    """The percentile of a crop, in stored intensities, that `scale_factor = auto` looks at."""
+    box = np.empty(crop.box, dtype=np.float32)
+    crop.fill(box)
     return float(np.percentile(box, AUTO_SCALE_PERCENTILE))
+
+
+def _height(volume: Crop | Prepared, percentile: float, contrast: Contrast) -> float:
+    """How high a volume is for `scale_factor = auto`: after division by its mean, where that is asked for."""
+    return percentile / divisor(contrast, 1.0, volume.mean, volume.smallest, volume.largest)
 
 
 def auto_scale_factor(
@@ -184,10 +189,13 @@ def auto_scale_factor(
     for path in paths:
         prepared = cache.entry(path) if cache else None
         try:
-            if prepared and prepared.height is not None:
-                heights.append(prepared.height)
+            if prepared and prepared.percentile is not None:
+                heights.append(_height(prepared, prepared.percentile, contrast))
             else:
-                heights.append(height(open_crop(path, contrast, conform), contrast))
+                crop = open_crop(path, contrast, conform)
+                heights.append(_height(crop, auto_percentile(crop), contrast))
+        except ReadFaultError as error:  # another run would come to another factor
+            raise VolumeError(f"scale_factor = auto: {path} {error}; run it again") from error
         except VolumeError as error:
             reason = f"e.g. {path} {error}"
     factor = float(np.mean(heights)) if heights else 0.0

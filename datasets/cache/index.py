@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from utils.common.errors import UserError
 from utils.common.files import write_bytes
 
 FORMAT_VERSION = 1
+N_TRIES = 5
 INDEX_ENDING, VOLUMES_ENDING = ".json", ".volumes"
 
 
@@ -68,13 +71,13 @@ class CacheKey:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One source file in the cache: what it was, what came of it, and where that lies."""
 
     source: str
     n_source_bytes: int  # with the time of change: decides whether the content is hashed again
-    source_time_ns: int
+    source_time_ns: int  # summed over the files of an image, as is the size
     source_hash: str  # sha256 of the file; "" where it could not be read
     reason: str = ""  # why there is no volume; "" where there is one
     done: str = ""  # what conforming did
@@ -94,7 +97,8 @@ class Prepared:
     mask_sd: float = 0.0
     smallest: float = 0.0
     largest: float = 0.0
-    height: float | None = None  # what `scale_factor = auto` looks at
+    again: str = ""  # with a reason: why the next preparation tries again
+    percentile: float | None = None  # of the crop, that `scale_factor = auto` looks at
 
     @property
     def linear(self) -> bool:
@@ -106,8 +110,8 @@ _FIELDS = [f.name for f in fields(Prepared)]
 
 
 def source_of(path: str | Path) -> str:
-    """How a source file is named in an index: its absolute path, symbolic links kept."""
-    return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+    """How a source file is named in an index: its absolute path, as given (`..` may lead through a link)."""
+    return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
 
 
 def index_paths(folder: Path) -> list[Path]:
@@ -153,6 +157,18 @@ def read_indexes(folder: Path) -> dict[Path, dict[str, Any]]:
                 raise
 
 
+def _read_again_if_stale(path: Path) -> bytes:
+    """The bytes of a file that another machine may just be replacing (network file systems)."""
+    for _ in range(N_TRIES):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            time.sleep(0.1)
+    return path.read_bytes()
+
+
 def read_index(path: Path) -> dict[str, Any]:
     """Key and entries of an index.
 
@@ -164,7 +180,7 @@ def read_index(path: Path) -> dict[str, Any]:
         Its checksum differs.
     """
     try:
-        data = path.read_bytes()
+        data = _read_again_if_stale(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     text, _, checksum = data.removesuffix(b"\n").rpartition(b"\n")
@@ -174,6 +190,8 @@ def read_index(path: Path) -> dict[str, Any]:
             "which prepares its volumes anew."
         )
     content = json.loads(text.decode("utf-8", "surrogateescape"))
+    named = content["fields"].index("source")  # so in every format
+    content["sources"] = {row[named] for row in content["entries"]}
     if content["key"].get("format_version") != FORMAT_VERSION:
         content["entries"] = []
         return content
@@ -199,8 +217,8 @@ def other_caches(root: Path, key: CacheKey, sources: set[str]) -> list[tuple[Pat
                 continue
             same = content["key"].get("contrast") == key.contrast
             differences = key.differences(content["key"])
-            held = any(entry.source in sources for entry in content["entries"])
-            if same and differences and (held or not content["entries"]):
+            held = not sources.isdisjoint(content["sources"])
+            if same and differences and held:
                 found.append((folder, differences))
                 break
     return found

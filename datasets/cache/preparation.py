@@ -7,12 +7,12 @@ harm nothing; at worst a volume is prepared twice. What a job has committed coun
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from datasets.cache.coding import encoded
@@ -21,12 +21,13 @@ from datasets.cache.reading import ContrastCache
 from datasets.cache.shards import ShardWriter, clear_left_behind, remove_superseded
 from datasets.compression import crc32
 from datasets.contrasts import Contrast
-from datasets.images import Image, VolumeError, open_image
-from datasets.volumes import crop_of, height
+from datasets.images import Image, ReadFaultError, VolumeError, files_of, open_image
+from datasets.volumes import auto_percentile, crop_of
 from utils.common.errors import UserError
 from utils.common.files import why_not_written
 
 _READ_BYTES = 1 << 20
+NEW = "not prepared before"
 
 
 @dataclass
@@ -38,9 +39,9 @@ class ContrastPlan:
     sources: list[str]
     why: dict[str, str] = field(default_factory=dict)  # source to prepare -> why
     same_content: dict[str, Prepared] = field(default_factory=dict)  # only the file's time changed
-    replaced: list[str] = field(
-        default_factory=list
-    )  # what another cache of these sources differs in
+    # other caches of these sources, and in what they differ
+    others: dict[Path, list[str]] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)  # indexes that were removed, and why
 
     @property
     def n_kept(self) -> int:
@@ -64,58 +65,79 @@ class Done:
 
 
 def plan_contrast(
-    root: Path, contrast: Contrast, conform: str, storage: str, paths: list[Path]
+    root: Path,
+    contrast: Contrast,
+    conform: str,
+    storage: str,
+    paths: list[Path],
+    n_threads: int = 1,
+    dry_run: bool = False,
 ) -> ContrastPlan:
-    """Compare the cache below `root` with the source files."""
+    """Compare the cache below `root` with the source files; a dry run removes nothing that is damaged."""
     key = CacheKey.of(contrast, conform, storage)
     folder = root / key.folder_name
-    clear_left_behind(folder)
-    plan = ContrastPlan(contrast, ContrastCache.open(folder, key), list(map(source_of, paths)))
-    plan.sources = list(dict.fromkeys(plan.sources))
-    for _, differences in other_caches(root, key, set(plan.sources)):
-        plan.replaced = differences
-    for source in plan.sources:
-        entry = plan.cache.entries.get(source)
-        why, touched = outdated(source, entry)
-        if entry and not why and _lacks_height(entry, contrast) and os.path.exists(source):
-            why = "scale_factor is auto now"
-        if why:
-            plan.why[source] = why
-        elif touched and entry:
-            plan.same_content[source] = touched
+    damaged = {} if dry_run else clear_left_behind(folder)
+    sources = list(dict.fromkeys(map(source_of, paths)))
+    plan = ContrastPlan(contrast, ContrastCache.open(folder, key), sources, damaged=damaged)
+    for other, differences in other_caches(root, key, set(sources)):
+        plan.others[other] = differences
+    with ThreadPoolExecutor(max_workers=n_threads) as threads:
+        found = threads.map(lambda s: outdated(s, plan.cache.entries.get(s)), sources)
+        for source, (why, touched) in zip(sources, found):
+            entry = plan.cache.entries.get(source)
+            why = why or (_why_again(plan.cache, entry, contrast) if entry else "")
+            if why:
+                plan.why[source] = why
+            elif touched:
+                plan.same_content[source] = touched
     return plan
 
 
-def _lacks_height(entry: Prepared, contrast: Contrast) -> bool:
-    return contrast.scale_factor is None and entry.height is None and not entry.reason
+def _why_again(cache: ContrastCache, entry: Prepared, contrast: Contrast) -> str:
+    """Why a source whose content did not change is prepared again."""
+    if entry.reason:
+        return entry.again
+    if not cache.is_stored(entry):
+        return "its prepared volume is missing"
+    if contrast.scale_factor is None and entry.percentile is None:
+        return "scale_factor is auto now"
+    return ""
 
 
 def outdated(source: str, entry: Prepared | None) -> tuple[str, Prepared | None]:
     """Why a source must be prepared ("": it need not), and its entry anew if only its time changed.
 
-    Size and time of the file decide only whether its content is looked at.
+    Size and time of the files of an image decide only whether their content is looked at.
     """
     if entry is None:
-        return "not prepared before", None
+        return NEW, None
     try:
-        state = os.stat(source)  # noqa: PTH116 - follows links, as reading does
+        n_bytes, time_ns = state_of(source)
     except OSError:
-        return ("the file is gone" if entry.reason and entry.source_hash else ""), None
-    if (state.st_size, state.st_mtime_ns) == (entry.n_source_bytes, entry.source_time_ns):
+        return ("" if entry.reason else "the file is gone"), None
+    if (n_bytes, time_ns) == (entry.n_source_bytes, entry.source_time_ns):
         return "", None
     if not entry.source_hash:
         return "the file is there now", None
-    if entry.n_source_bytes != state.st_size or file_hash(source) != entry.source_hash:
+    if n_bytes != entry.n_source_bytes or content_hash(source, time_ns) != entry.source_hash:
         return "the file's content changed", None
-    return "", replace(entry, source_time_ns=state.st_mtime_ns)
+    return "", replace(entry, source_time_ns=time_ns)
 
 
-def file_hash(source: str) -> str:
-    """sha256 of a file's content."""
+def state_of(source: str) -> tuple[int, int]:
+    """Bytes and time of change (ns) of a source, summed over the files of its image."""
+    states = [path.stat() for path in files_of(Path(source))]
+    return sum(s.st_size for s in states), sum(s.st_mtime_ns for s in states)
+
+
+@cache
+def content_hash(source: str, time_ns: int) -> str:
+    """sha256 over the files of a source as they were at `time_ns`; each is read once in a run."""
     found = hashlib.sha256()
-    with open(source, "rb") as handle:
-        while piece := handle.read(_READ_BYTES):
-            found.update(piece)
+    for path in files_of(Path(source)):
+        with open(path, "rb") as handle:
+            while piece := handle.read(_READ_BYTES):
+                found.update(piece)
     return found.hexdigest()
 
 
@@ -132,17 +154,17 @@ def carry_out(
         The disk is full, or the cache cannot be written to; what was written stays valid.
     """
     done = Done()
-    by_source: dict[str, list[ContrastPlan]] = {}
-    for plan in plans:
-        for source in plan.why:
-            by_source.setdefault(source, []).append(plan)
+    by_source = _by_source(plans)
     writers = {id(plan): ShardWriter(plan.cache) for plan in plans}
     try:
         for plan in plans:
             for entry in plan.same_content.values():
                 writers[id(plan)].keep(entry)
+        for plan in plans:
+            if plan.why:
+                writers[id(plan)].open()
         sources = list(by_source)
-        if any(writer.others_live() for writer in writers.values()):
+        if any(writer.turn() % 2 for writer in writers.values()):
             sources.reverse()  # another job is at work: meet it in the middle
         finished = _finished(sources, by_source, n_threads)
         for source, results in shown(finished, len(sources)):
@@ -153,8 +175,8 @@ def carry_out(
                 else:
                     done.n_volumes += 1
                     done.n_bytes += len(payload)
-            if _commit_due(writers) and any(writer.others_live() for writer in writers.values()):
-                _leave_to_others(plans)
+            if _commit_due(writers):
+                _leave_to_others(plans, writers)
         for writer in writers.values():
             writer.commit()
     except OSError as error:
@@ -204,8 +226,8 @@ def _prepare_source(
 ) -> list[tuple[ContrastPlan, Prepared, bytes]]:
     """One decode of a source, and from it the volume of each contrast that lives in the file."""
     try:
-        state = os.stat(source)  # noqa: PTH116
-        entry = Prepared(source, state.st_size, state.st_mtime_ns, file_hash(source))
+        n_bytes, time_ns = state_of(source)
+        entry = Prepared(source, n_bytes, time_ns, content_hash(source, time_ns))
     except OSError:
         entry = Prepared(source, -1, -1, "")
     image: Image | VolumeError
@@ -224,13 +246,15 @@ def _prepare_crop(
         if isinstance(image, VolumeError):
             raise image
         crop = crop_of(image, contrast, key.conform)
-        found_height = height(crop, contrast) if contrast.scale_factor is None else None
+        percentile = auto_percentile(crop) if contrast.scale_factor is None else None
     except VolumeError as error:
-        return replace(entry, reason=str(error)), b""
+        passing = isinstance(error, ReadFaultError)  # of the machine, not of the file
+        again = "could not be read before" if passing else ""
+        return replace(entry, reason=str(error), again=again), b""
     parts, coding = encoded(crop, key.storage)
     payload = parts.packed()
     entry = replace(
-        entry, n_bytes=len(payload), checksum=crc32(payload), height=found_height, **coding
+        entry, n_bytes=len(payload), checksum=crc32(payload), percentile=percentile, **coding
     )
     return entry, payload
 
@@ -242,13 +266,12 @@ def _commit_due(writers: dict[int, ShardWriter]) -> bool:
     return bool(due)
 
 
-def _leave_to_others(plans: list[ContrastPlan]) -> None:
+def _leave_to_others(plans: list[ContrastPlan], writers: dict[int, ShardWriter]) -> None:
     """Strike from the plans what another job has committed in the meantime."""
     for plan in plans:
-        there = ContrastCache.open(plan.cache.folder, plan.cache.key).entries
-        for source in list(plan.why):
-            entry = there.get(source)
-            if entry and entry != plan.cache.entries.get(source) and not outdated(source, entry)[0]:
+        for entry in writers[id(plan)].new_entries_of_others():
+            source = entry.source
+            if source in plan.why and not entry.reason and not outdated(source, entry)[0]:
                 del plan.why[source]
 
 
@@ -265,17 +288,37 @@ def _why_ended(
     )
 
 
-def measured(plan: ContrastPlan, n_sources: int = 4) -> tuple[float, float]:
-    """Bytes and seconds a volume, from a few sources of a plan that are prepared in memory only."""
-    chosen = list(plan.why)[:: max(1, len(plan.why) // n_sources)][:n_sources]
-    n_bytes, n_volumes, seconds = 0, 0, 0.0
-    for i, source in enumerate(
-        [*chosen[:1], *chosen]
-    ):  # the first once more: compiling is not counted
-        started = time.perf_counter()
-        results = _prepare_source(source, [plan])
-        if i:
-            seconds += time.perf_counter() - started
-            n_bytes += sum(len(payload) for _, _, payload in results)
-            n_volumes += 1
-    return n_bytes / max(1, n_volumes), seconds / max(1, n_volumes)
+def measured(plans: list[ContrastPlan], n_sources: int = 4) -> dict[str, tuple[float, float]]:
+    """Contrast -> bytes and seconds a volume, from a few sources of each that are prepared in memory only.
+
+    The time of a file that holds several contrasts is shared between them.
+    """
+    by_source = _by_source(plans)
+    n_bytes: Counter[str] = Counter()
+    n_volumes: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for plan in plans:
+        if n_volumes[plan.contrast.name]:
+            continue  # its files were read for another contrast
+        chosen = list(plan.why)[:: max(1, len(plan.why) // n_sources)][:n_sources]
+        for i, source in enumerate([*chosen[:1], *chosen]):
+            started = time.perf_counter()
+            results = _prepare_source(source, by_source[source])
+            if i == 0:
+                continue  # compiling is not counted
+            share = (time.perf_counter() - started) / len(results)
+            for other, _, payload in results:
+                n_bytes[other.contrast.name] += len(payload)
+                n_volumes[other.contrast.name] += 1
+                seconds[other.contrast.name] += share
+    names = [plan.contrast.name for plan in plans]
+    counts = {name: max(1, n_volumes[name]) for name in names}
+    return {name: (n_bytes[name] / counts[name], seconds[name] / counts[name]) for name in names}
+
+
+def _by_source(plans: list[ContrastPlan]) -> dict[str, list[ContrastPlan]]:
+    found: dict[str, list[ContrastPlan]] = {}
+    for plan in plans:
+        for source in plan.why:
+            found.setdefault(source, []).append(plan)
+    return found

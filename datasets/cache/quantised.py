@@ -17,7 +17,7 @@ import torch
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.cache.index import Prepared
 from datasets.cache.reading import layout
-from datasets.loaders import CellVolumes, Epoch, read_ahead
+from datasets.loaders import BatchMemory, CellVolumes, Epoch, read_ahead
 from datasets.volumes import VolumeError
 
 _ALIGNMENT = 64
@@ -52,13 +52,18 @@ def quantised_batches(
     Every volume must be in the cache (`CellVolumes.prepared`). `pinned` memory uploads asynchronously.
     """
 
+    blocks = BatchMemory((_largest_batch(epoch),), np.uint8)
+
     def start(group: list[int], threads: ThreadPoolExecutor) -> Callable[[], QuantisedBatch | None]:
         epoch.volumes.fetch(group)
         found = {position: _located(epoch, position) for position in group}
         usable = {position: volume for position, volume in found.items() if volume}
-        n_bytes = [-(-v.entry.n_bytes // _ALIGNMENT) * _ALIGNMENT for v in usable.values()]
+        n_bytes = [_padded(volume.entry.n_bytes) for volume in usable.values()]
         offsets = np.cumsum([0, *n_bytes])
-        memory = torch.empty(int(offsets[-1]), dtype=torch.uint8, pin_memory=pinned)
+        if pinned:  # torch keeps pinned memory itself, and knows when its upload is over
+            memory = torch.empty(int(offsets[-1]), dtype=torch.uint8, pin_memory=True)
+        else:
+            memory = torch.from_numpy(blocks.take())
         placed = {
             position: replace(volume, offset=int(offset))
             for (position, volume), offset in zip(usable.items(), offsets)
@@ -70,6 +75,17 @@ def quantised_batches(
         return lambda: _finished(epoch, placed, memory, copied)
 
     return read_ahead(epoch.groups, start, n_workers)
+
+
+def _largest_batch(epoch: Epoch) -> int:
+    """Bytes of the largest group's volumes."""
+    cache, paths = epoch.volumes.reader.cache, epoch.volumes.paths
+    n_bytes = [_padded(entry.n_bytes) if (entry := cache.entry(path)) else 0 for path in paths]  # type: ignore[union-attr]
+    return max((sum(n_bytes[position] for position in group) for group in epoch.groups), default=0)
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 def _located(epoch: Epoch, position: int) -> StoredVolume | None:

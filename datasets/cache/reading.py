@@ -35,13 +35,14 @@ class ContrastCache:
     key: CacheKey
     entries: dict[str, Prepared] = field(default_factory=dict)
     _maps: dict[str, mmap.mmap] = field(default_factory=dict, repr=False)
+    _sizes: dict[str, int] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def open(cls, folder: Path, key: CacheKey) -> ContrastCache:
         """What all indexes in `folder` name; an absent folder is an empty cache.
 
-        All shards are opened here: what another job removes later stays readable.
+        All shards are opened here: what another job of this machine removes later stays readable.
 
         Raises
         ------
@@ -84,12 +85,21 @@ class ContrastCache:
         values = parts.values
         if values.dtype == np.float16:
             values = values.astype(np.float32)
-        kernels.expand_runs(
+        fits = kernels.expand_runs(
             values, parts.counts, parts.starts, parts.lengths, how, slope, entry.intercept, factor,
             by.shift, by.mirrored, box,
         )  # fmt: skip
+        if not fits or (entry.n_exact and int(parts.positions.max()) >= box.size):
+            raise VolumeError("its prepared volume contradicts itself; -m prepare makes it again")
         if entry.n_exact:
             kernels.place_voxels(parts.positions, parts.exact, factor, by.shift, by.mirrored, box)
+
+    def is_stored(self, entry: Prepared) -> bool:
+        """Whether the bytes of a volume are there (not whether they are whole)."""
+        if entry.shard not in self._sizes:
+            path = self._path(entry.shard)
+            self._sizes[entry.shard] = path.stat().st_size if path.is_file() else -1
+        return entry.offset + entry.n_bytes <= self._sizes[entry.shard]
 
     def payload(self, entry: Prepared) -> memoryview:
         """The stored bytes of a volume, verified; as they are for a device that expands them itself."""
@@ -99,6 +109,10 @@ class ContrastCache:
         stop = entry.offset + entry.n_bytes
         if stop > len(mapped):
             raise VolumeError(f"its prepared volume is cut off in {self._path(entry.shard)}")
+        if sum(n_bytes for *_, n_bytes in layout(entry, self.key.box)) != entry.n_bytes:
+            raise VolumeError(
+                "its prepared volume contradicts its index; -m prepare makes it again"
+            )
         stored = memoryview(mapped)[entry.offset : stop]
         if crc32(stored) != entry.checksum:
             raise VolumeError(

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+
+from datasets import volumes
+from datasets.images import ReadFaultError, open_image
 
 CELL = "T1_nonlinear_female"
 
@@ -133,6 +137,86 @@ def test_no_usable_volume_at_all_is_said_with_the_first_file(study, own_cohort):
     ended = study.run("test", "--cell", CELL)
     assert ended.code in (1, 3)
     assert "no subject with an age was predicted" in ended.err
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_prepared_volumes_of_which_none_can_be_used(study, own_cohort, participants, split: str):
+    """The cache knows it, so that no network is trained on nothing."""
+    contrasts = pd.read_csv(own_cohort / "contrasts.csv")
+    contrasts.assign(scale_factor=1000.0).to_csv(own_cohort / "contrasts.csv", index=False)
+    chosen = (participants["sex"] == "female") & (participants["split"] == split)
+    for subject_id in participants.loc[chosen, "subject_id"]:
+        DAMAGES["zero"][0](volume_of(own_cohort, subject_id))
+    n = chosen.sum()
+    assert study.run("prepare", "--cell", CELL).code == 3
+    ended = study.run("train", "--cell", CELL, "-e", "1", "MISC.experiments_directory=new")
+    name = {"train": "training"}.get(split, split)
+    assert ended.code == 1, ended.err
+    assert f"none of the {n} {name} volumes can be used; the first, " in ended.err
+    assert "is zero everywhere in the crop." in ended.err and "collapsed" not in ended.err
+    assert not list((study.folder / "new").rglob("*.pt"))
+
+
+def test_only_volumes_that_are_not_prepared_count_for_the_memory(study, participants):
+    chosen = (participants["sex"] == "female") & participants["split"].isin(("train", "validation"))
+    n = chosen.sum()
+    left_out = study.folder / "not_yet.txt"
+    left_out.write_text(participants.loc[chosen, "subject_id"].iloc[0] + "\n")
+    assert study.run("prepare", "--cell", CELL, f"DATA.exclude={left_out}").code == 0
+
+    def train(memory_gb: str) -> str:
+        ended = study.run(
+            "train", "--cell", CELL, "-e", "1", "-c", "0", "--yes",
+            "MISC.experiments_directory=new", f"DATA.memory_gb={memory_gb}",
+        )  # fmt: skip
+        assert ended.code in (0, 3), ended.err
+        return ended.err
+
+    said = train("0")
+    assert (
+        f"  1 of {n} volumes are not prepared and do not fit into memory_gb = 0; they are" in said
+    )
+    assert "do not fit" not in train("0.001")  # room for a few volumes, not for all
+
+
+def test_a_failed_check_leaves_the_old_weights_where_they_are(study, own_cohort):
+    for path in (own_cohort / "subjects").rglob("T1*.nii.gz"):
+        path.unlink()
+    before = {path: path.read_bytes() for path in study.root.rglob("*.pt")}
+    ended = study.run("train", "--cell", CELL, "-c", "0", "--yes")
+    assert ended.code == 1 and "no training volume" in ended.err
+    assert before and {path: path.read_bytes() for path in study.root.rglob("*.pt")} == before
+    assert "moved the old run aside" not in ended.err and not (study.root / "previous").exists()
+
+
+@pytest.mark.parametrize("memory_gb", ["4", "0"])
+def test_a_fault_that_passes_is_reported_and_the_subject_used_again(
+    study, own_cohort, participants, monkeypatch, memory_gb: str
+):
+    chosen = (participants["sex"] == "female") & (participants["split"] == "validation")
+    subject_id = participants.loc[chosen, "subject_id"].iloc[4]
+    path, reason = volume_of(own_cohort, subject_id), "cannot be read (Input/output error)"
+    calls = []
+
+    def open_later(asked: Path):
+        if Path(asked) == path:
+            calls.append(asked)
+            if len(calls) == 1:
+                raise ReadFaultError(reason)
+        return open_image(asked)
+
+    monkeypatch.setattr(volumes, "open_image", open_later)
+    ended = study.run(
+        "train", "--cell", CELL, "-e", "2",
+        f"DATA.memory_gb={memory_gb}", "MISC.experiments_directory=new",
+    )  # fmt: skip
+    assert ended.code == 3 and "is left out" not in ended.err, ended.err
+    assert (
+        f"{CELL} validation: subject {subject_id} could not always be read, and was left out then: "
+        f"{path} {reason}."
+    ) in ended.err
+    table = pd.read_csv(study.folder / "new" / "golden" / CELL / "volumes_validation.csv")
+    assert len(calls) > 1 and set(table["status"]) == {"ok"}
 
 
 def test_a_missing_contrast_ends_its_cells_alone(study, own_cohort):

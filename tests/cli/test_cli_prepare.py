@@ -107,15 +107,17 @@ def test_content_of_the_same_size_and_another_time(prepared):
     assert prepared.prepare()["whole"] == (N_SUBJECTS - 1, "1 the file's content changed")
 
 
-def test_a_file_that_is_gone_stays_prepared_and_one_that_was_missing_is_added(prepared):
-    """Files may be moved to an archive once they are prepared."""
+def test_a_file_that_is_gone_is_used_no_more_and_one_that_was_missing_is_added(prepared):
+    """Who takes a file away, e.g. of a participant who withdrew, takes its prepared volume away."""
     cohort = prepared.cohort
     gone = cohort.volume(1)
     content = gone.read_bytes()
     gone.unlink()
-    assert prepared.prepare() == NOTHING
     code, said = prepared.train()
-    assert code in (0, 3) and "left out" not in said
+    assert code == 1 and f"{gone}: the file is gone. Run -m prepare" in said
+    assert prepared.prepare(code=3)["whole"] == (N_SUBJECTS - 1, "1 the file is gone")
+    gone.write_bytes(content)
+    assert prepared.prepare()["whole"] == (N_SUBJECTS - 1, "1 the file is there now")
     cohort.n_subjects += 1
     cohort.write_subjects()
     assert prepared.prepare(code=3)["whole"] == (N_SUBJECTS, "1 not prepared before")  # no file yet
@@ -123,7 +125,6 @@ def test_a_file_that_is_gone_stays_prepared_and_one_that_was_missing_is_added(pr
     for name in cohort.contrasts:
         cohort.write_volume(N_SUBJECTS, name)
     assert prepared.prepare()["whole"] == (N_SUBJECTS, "1 the file is there now")
-    gone.write_bytes(content)
     assert prepared.prepare() == {"whole": (9, ""), "real": (9, "")}
 
 
@@ -137,9 +138,6 @@ def test_a_damaged_file_is_named_and_made_again_when_mended(prepared):
     assert code == 3 and f"whole: {path} is damaged" in said and "to prepare" not in said
     path.write_bytes(content)
     assert prepared.prepare()["whole"] == (N_SUBJECTS - 1, "1 the file's content changed")
-    path.write_bytes(b"")
-    path.unlink()
-    assert prepared.prepare() == NOTHING, "a good volume stays although its file is gone"
 
 
 def other_key(prepared: Prepared, field: str, *settings: str) -> None:
@@ -152,7 +150,7 @@ def other_key(prepared: Prepared, field: str, *settings: str) -> None:
     ended, _, said = prepared.run("-m", "prepare", *settings)
     assert ended == 0, said
     assert f"whole: 0 prepared already; to prepare: {N_SUBJECTS} not prepared before" in said
-    assert re.search(f"an older cache of these volumes stays as it is: .*{field} was ", said)
+    assert re.search(f"holds these volumes prepared with other settings: .*{field} was ", said)
     assert set(old) < set(prepared.cohort.cache.iterdir())
     ended, said = prepared.train(*settings)
     assert ended in (0, 3) and "volumes come from" in said, said  # 3: a tiny network collapses
@@ -188,16 +186,7 @@ def test_another_scale_factor_changes_nothing_that_is_prepared(prepared):
 def test_an_automatic_scale_factor_needs_one_more_number_of_each_volume(prepared):
     prepared.cohort.write_contrasts(scale_factor="auto")
     why = f"{N_SUBJECTS} scale_factor is auto now"
-    gone = prepared.cohort.volume(3)
-    gone.rename(gone.with_suffix(".away"))  # its volume must not be lost for that
-    found = prepared.prepare()
-    assert found == {
-        "whole": (1, f"{N_SUBJECTS - 1} scale_factor is auto now"),
-        "real": (0, why),
-    }
-    assert len(prepared.cohort.opened().entries) == prepared.cohort.opened().n_volumes == N_SUBJECTS
-    gone.with_suffix(".away").rename(gone)
-    assert prepared.prepare()["whole"] == (N_SUBJECTS - 1, "1 scale_factor is auto now")
+    assert prepared.prepare() == {"whole": (0, why), "real": (0, why)}
     assert prepared.prepare() == NOTHING
     factors = []
     for words in ((), ("DATA.cache_directory=", "MISC.experiments_directory=files")):

@@ -12,6 +12,8 @@ import pytest
 from tests.reliability.conftest import LONG
 from tests.reliability.damage import KINDS, damaged
 from utils.common.randomness import generator
+from utils.experiment.experiment import Experiment
+from utils.settings.reader import read_settings
 
 CELL = "T1_nonlinear_female"
 MODES = ("test", "ensemble", "associate", "figures", "report") if LONG else ("test", "report")
@@ -103,6 +105,28 @@ def test_a_missing_result_is_named(verified):
     assert find(verified) == [{"kind": "result", "file": str(path), "reason": "is missing"}]
 
 
+def test_removed_results_are_not_missing(verified):
+    """A folder of which nothing is left is a cleared one, not a damaged one."""
+    for path in (verified.root / CELL).glob("volumes_*.csv"):
+        path.unlink()  # of the cell's results these alone would stay
+    for words in (("--cell", CELL), ()):
+        ended = verified.run("clear-experiment", "--yes", *words)
+        assert ended.code == 0, ended.err
+        assert find(verified) == []
+    assert not (verified.root / CELL / "manifest.json").exists()
+
+
+def test_a_run_that_was_killed_is_no_damage(verified):
+    """The settings are written when a run starts; a killed one does not come to record them."""
+    experiment = Experiment(read_settings(str(verified.folder / "golden"), ("DATA.num_workers=7",)))
+    experiment.open()
+    assert "num_workers = 7" in (verified.root / "settings.ini").read_text()
+    assert find(verified) == []
+    copy = verified.root / "summary" / "settings.ini"
+    copy.write_text(copy.read_text() + "# by hand\n")
+    assert [row["file"] for row in find(verified)] == [str(copy)]
+
+
 def test_damaged_prepared_volumes_are_dropped_and_made_again(verified):
     """Exactly those: the next prepare makes them again and nothing else, and then all is well."""
     (shard,) = (verified.folder / "cache").rglob("*.volumes")
@@ -118,7 +142,10 @@ def test_damaged_prepared_volumes_are_dropped_and_made_again(verified):
     assert find(verified) == [], "what was dropped is not in the cache any more"
     ended = verified.run("prepare", "--cell", CELL)
     assert ended.code == 0
-    assert "T1_nonlinear: 161 prepared already; to prepare: 3 not prepared before" in ended.err
+    assert (
+        "T1_nonlinear: 161 prepared already; to prepare: 3 its prepared volume was damaged"
+        in ended.err
+    )
     assert "3 volumes prepared" in ended.err
     assert find(verified) == []
 
@@ -139,7 +166,7 @@ def test_a_damaged_index_and_a_damaged_volume_of_another_shard_are_found_at_once
     assert rows["index"]["file"] == str(index)
     assert str(first) in rows["prepared volume"]["reason"]
     ended = verified.run("prepare", "--cell", CELL)
-    assert "to prepare: 1 not prepared before" in ended.err
+    assert "to prepare: 1 its prepared volume was damaged" in ended.err
     ended = verified.run("prepare", "--cell", "T1_nonlinear_male")
     assert "0 prepared already; to prepare: 164 not prepared before" in ended.err
     assert find(verified) == []

@@ -9,7 +9,9 @@ from scipy.ndimage import binary_dilation, rotate, shift
 
 from datasets.contrasts import read_contrast_table
 from datasets.inspection import (
+    COARSE_PIXELS,
     SMALLEST_COHORT,
+    coarse_of,
     facts_of,
     median_and_mad,
     robust_z,
@@ -91,7 +93,7 @@ def cropped(volume: np.ndarray, contrast) -> np.ndarray:
 def judged(contrast, volumes):
     crops = [cropped(volume, contrast) for volume in volumes]
     facts = [facts_of(crop, contrast) for crop in crops]
-    return facts, unusualness(facts, [thumbnails_of(crop) for crop in crops])
+    return facts, unusualness(facts, [coarse_of(thumbnails_of(crop)) for crop in crops])
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -164,6 +166,19 @@ def test_pictures_show_anterior_and_superior_up_and_right_on_the_left():
 def test_large_pictures_are_made_smaller():
     shapes = [picture.shape for picture in thumbnails_of(np.ones((160, 192, 160), np.float32))]
     assert shapes == [(96, 80), (80, 80), (80, 96)]
+
+
+def test_the_coarse_form_is_small_and_means_of_the_pictures():
+    crop = np.random.default_rng(0).random((160, 192, 160)).astype(np.float32)
+    pictures = thumbnails_of(crop)
+    coarse = coarse_of(pictures)
+    assert [picture.shape for picture in coarse] == [(24, 20), (20, 20), (20, 24)]
+    assert coarse[0][0, 0] == round(float(pictures[0][:4, :4].mean()))
+    assert sum(picture.nbytes for picture in coarse) == 1360
+    small = thumbnails_of(crop[:7, :9, :5])
+    assert all(np.array_equal(a, b) for a, b in zip(coarse_of(small), small))
+    flat = coarse_of(thumbnails_of(crop[:2, :100, :1]))
+    assert all(min(p.shape) > 0 and max(p.shape) <= COARSE_PIXELS for p in flat)
 
 
 def test_pictures_of_hostile_numbers_are_pictures():

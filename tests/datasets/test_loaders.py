@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from datasets import images, loaders
 from datasets.augmentation import Augmentation, AugmentationPlan
-from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_batches
+from datasets.cache.preparation import carry_out, plan_contrast
+from datasets.cache.reading import ContrastCache
+from datasets.loaders import (
+    Batch,
+    BatchMemory,
+    CellVolumes,
+    Epoch,
+    evaluation_batches,
+    training_batches,
+)
 from datasets.volumes import VolumeReader
 
 AUGMENTED = AugmentationPlan(shift_voxels=2, mirror=True)
@@ -147,12 +158,131 @@ def test_in_memory_each_volume_is_read_once(volumes):
     direct = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
     volumes.reader.read_paths.clear()
     volumes.failures.clear()
-    assert not volumes.keep_in_memory(12 * 16 * 18 * 16 * 4 / 1e9) and not volumes.in_memory
+    assert volumes.gigabytes_to_keep() == 13 * 16 * 18 * 16 * 4 / 1e9
     assert not volumes.reader.read_paths
-    assert volumes.keep_in_memory(13 * 16 * 18 * 16 * 4 / 1e9) and volumes.in_memory
+    volumes.keep_in_memory()
     assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2)))
     assert same(direct, list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0)))  # none was changed
     assert sorted(volumes.reader.read_paths) == sorted(volumes.paths)
+
+
+def prepared(paths: list[Path], contrast, folder: Path) -> ContrastCache:
+    """A cache of these files."""
+    plan = plan_contrast(folder, contrast, "strict", "uint16", paths)
+    carry_out([plan], 1, lambda finished, n: finished)
+    return ContrastCache.open(plan.cache.folder, plan.cache.key)
+
+
+def test_only_what_is_not_prepared_is_kept(volumes, tmp_path):
+    direct = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    contrast = volumes.reader.contrast
+    cache = prepared(
+        [p for i, p in enumerate(volumes.paths) if i not in (2, 5)], contrast, tmp_path
+    )
+    partly = replace(volumes, reader=VolumeReader(contrast, 100.0, cache=cache))
+    assert partly.unprepared() == [2, 5] and not partly.prepared
+    assert partly.gigabytes_to_keep() == 2 * 16 * 18 * 16 * 4 / 1e9
+    partly.keep_in_memory(2)
+    assert list(partly._kept) == [2, 5]
+    assert same(direct, list(training_batches(partly, 4, AUGMENTED, 7, 1, 2)))
+    whole = replace(volumes, reader=VolumeReader(contrast, 100.0, cache=cache), _kept={})
+    whole.subject_ids, whole.paths = ["a", "b"], volumes.paths[:2]
+    whole.keep_in_memory()
+    assert whole.prepared and whole.gigabytes_to_keep() == 0 and not whole._kept
+
+
+def test_what_the_cache_knows_of_failures_is_noted_without_reading(volumes, tmp_path, monkeypatch):
+    contrast = volumes.reader.contrast
+    volumes.paths[3].unlink()
+    cache = prepared(volumes.paths, contrast, tmp_path)
+    volumes.note_failures()
+    assert not volumes.failures, "there is no cache"
+    cached = replace(volumes, reader=VolumeReader(contrast, 100.0, cache=cache), failures={})
+    monkeypatch.setattr(cache, "payload", None)
+    cached.note_failures()
+    assert cached.failures == {3: "no such file"}
+    huge = replace(volumes, reader=VolumeReader(contrast, 1e-60, cache=cache), failures={})
+    huge.note_failures()
+    assert len(huge.failures) == 13 and "would be divided by" in huge.failures[0]
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_fault_of_the_machine_is_tried_again_and_remembered(volumes, monkeypatch, n_workers):
+    faulty = {volumes.paths[3], volumes.paths[9]}
+
+    def stale(path: Path):
+        if path in faulty:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(path)
+
+    opened = images._open_regular
+    monkeypatch.setattr(images, "_open_regular", stale)
+
+    def epoch(number: int) -> list[int]:
+        return sorted(flat(training_batches(volumes, 4, AUGMENTED, 7, number, n_workers)))
+
+    reason, everybody = "cannot be read (Stale file handle)", list(range(13))
+    assert epoch(1) == [i for i in everybody if i not in (3, 9)]
+    assert volumes.failures == volumes.faults == {3: reason, 9: reason}
+    faulty.clear()
+    volumes.paths[9].unlink()
+    for number in (2, 3):
+        assert epoch(number) == [i for i in everybody if i != 9]
+        assert volumes.failures == {9: "no such file"} and volumes.faults == {3: reason}
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "passes"),
+    [
+        ("_open_regular", OSError(errno.EIO, "Input/output error"), True),
+        ("decompressed", OSError(errno.EIO, "Input/output error"), True),
+        ("_head", MemoryError(), True),
+        ("decompressed", MemoryError(), True),
+        ("_open_regular", PermissionError(errno.EACCES, "Permission denied"), False),
+        ("_head", OSError("a library says that the content is wrong"), False),
+        ("decompressed", OSError("a library says that the content is wrong"), False),
+        ("decompressed", ValueError("damaged"), False),
+    ],
+)
+def test_faults_of_the_machine_are_told_from_those_of_the_volume(
+    volumes, monkeypatch, where, error, passes
+):
+    def fail(*words):
+        raise error
+
+    monkeypatch.setattr(images, where, fail)
+    assert volumes.read(0) == volumes.failures[0]
+    assert volumes.faults == (volumes.failures if passes else {})
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_memory_does_not_grow_with_the_number_of_batches(volumes, monkeypatch, n_workers):
+    memories = []
+
+    class Watched(BatchMemory):
+        def __init__(self, *shape):
+            super().__init__(*shape)
+            memories.append(self)
+
+    monkeypatch.setattr(loaders, "BatchMemory", Watched)
+    volumes._kept.update(dict.fromkeys(range(13), volumes.read(0)))
+    often = Epoch(volumes, [[i % 13, (i + 1) % 13] for i in range(300)], AUGMENTED, (7,), 2)
+    assert sum(1 for _ in loaders._batches(often, n_workers)) == 300
+    (memory,) = memories
+    assert 1 <= len(memory._blocks) <= loaders.N_BATCHES_AHEAD + 3
+
+
+def test_a_block_is_given_again_only_when_its_tensor_and_all_views_are_gone():
+    memory = BatchMemory((2, 3), np.float32)
+    tensor = torch.from_numpy(memory.take())
+    view = tensor[1:]
+    del tensor
+    assert memory.take() is not memory._blocks[0]
+    assert len(memory._blocks) == 2
+    del view
+    for _ in range(100):
+        assert memory.take() is memory._blocks[0]
+    assert len(memory._blocks) == 2
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

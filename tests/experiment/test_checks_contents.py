@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ from scipy.ndimage import binary_dilation
 from datasets.inspection import mni_brain
 from tests.conftest import save_volume
 from tests.experiment.conftest import brain
-from utils.experiment.checks.contents import ContentsOfContrast
-from utils.experiment.checks.pictures import MOST_PICTURES, check_page, chosen
+from utils.experiment.checks import album, images, opening
+from utils.experiment.checks import contents as contents_of_check
+from utils.experiment.checks.album import MOST_PICTURES, Album
+from utils.experiment.checks.contents import ContentsOfContrast, check_contents
+from utils.experiment.checks.opening import Volume, in_order
+from utils.experiment.checks.pictures import check_page, chosen
 from utils.experiment.checks.record import check_record
 
 
@@ -146,7 +152,7 @@ def test_the_page_is_bounded_and_every_contrast_has_its_share(checked_study):
     checked = checked_study.check()
     sample = checked.contents["tiny"].seen
     for number in range(30):
-        checked.contents[f"other{number}"] = ContentsOfContrast(seen=sample)
+        checked.contents[f"other{number}"] = ContentsOfContrast(seen=sample, n_looked_at=12)
     taken = chosen(checked)
     assert len(taken) == MOST_PICTURES
     assert [seen.score for seen in taken] == sorted((seen.score for seen in taken), reverse=True)
@@ -159,3 +165,164 @@ def test_the_page_has_every_volume_of_a_small_study(checked_study):
     page = check_page(experiment, checked_study.check())
     assert (len(page.pictures), page.n_looked_at, page.n_headers) == (12, 12, 12)
     assert page.simulated is False and page.pictures[0].about.startswith("female, ")
+
+
+def opened(monkeypatch) -> list[str]:
+    """The names of files that are opened whole from now on."""
+    names: list[str] = []
+    original = opening.open_image
+
+    def counted(path):
+        names.append(f"{path.parent.name}/{path.name}")
+        return original(path)
+
+    monkeypatch.setattr(opening, "open_image", counted)
+    return names
+
+
+def test_pictures_that_were_not_kept_are_made_anew_for_the_page(checked_study, monkeypatch):
+    replace(checked_study, 4, lambda v: v[:, ::-1])
+    experiment = checked_study.experiment()
+    whole = check_page(experiment, checked_study.check())
+    monkeypatch.setattr(album, "MOST_KEPT", 5)
+    checked = checked_study.check()
+    assert len(checked.album.kept) == 5
+    names = opened(monkeypatch)
+    page = check_page(experiment, checked)
+    assert len(names) == 7 and len(page.pictures) == 12
+    for first, second in zip(page.pictures, whole.pictures):
+        assert (first.subject_id, first.reasons) == (second.subject_id, second.reasons)
+        assert all(np.array_equal(a, b) for a, b in zip(first.slices, second.slices))
+
+
+def test_a_file_that_went_away_before_its_picture_was_made_is_not_shown(checked_study, monkeypatch):
+    monkeypatch.setattr(album, "MOST_KEPT", 0)
+    checked = checked_study.check()
+    checked_study.volume(3).unlink()
+    page = check_page(checked_study.experiment(), checked)
+    assert {picture.subject_id for picture in page.pictures} == set(checked_study.ids) - {"004"}
+
+
+def test_only_the_most_unusual_of_a_contrast_are_held_after_it_was_compared(
+    checked_study, monkeypatch
+):
+    replace(checked_study, 4, lambda v: v[:, ::-1])
+    monkeypatch.setattr("utils.experiment.checks.contents.MOST_PICTURES", 3)
+    checked = checked_study.check()
+    found = checked.contents["tiny"]
+    assert [len(found.seen), len(checked.album.kept), found.n_looked_at] == [3, 3, 12]
+    assert found.seen[0].volume.subject_id == "005"
+    assert found.to_dict()["n_looked_at"] == 12 and "p99" in found.to_dict()["facts"]
+    page = check_page(checked_study.experiment(), checked)
+    assert (len(page.pictures), page.n_looked_at) == (3, 12)
+
+
+def test_the_album_is_bounded(checked_study, monkeypatch):
+    monkeypatch.setattr(album, "MOST_KEPT", 4)
+    checked = checked_study.check("CHECK.volumes=0")
+    sizes = [sum(p.nbytes for p in pictures) for pictures in checked.album.kept.values()]
+    assert len(sizes) == 4 and max(sizes) < 3 * 96**2
+    assert album.MOST_PICTURES < 2000 and isinstance(checked.album, Album)
+
+
+def test_the_memory_of_a_large_check_is_a_fraction_of_its_pictures(checked_study, monkeypatch):
+    n, slices = 2000, ((96, 80), (80, 80), (80, 96))  # those of a 1 mm crop
+    contrast = checked_study.experiment().contrasts[0]
+    template = brain("x")[1:17, 2:20, :16].astype(np.float32)
+    monkeypatch.setattr(
+        contents_of_check, "crops", lambda here, conform: ((volume, template) for volume in here)
+    )
+    monkeypatch.setattr(
+        contents_of_check, "thumbnails_of",
+        lambda crop: tuple(np.full(shape, 7, np.uint8) for shape in slices),
+    )  # fmt: skip
+    monkeypatch.setattr(album, "MOST_KEPT", 50)
+    volumes = [Volume(contrast, f"{i}", "female", "train", Path(f"{i}.nii")) for i in range(n)]
+    bytes_of_pictures = n * sum(math.prod(shape) for shape in slices)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        found = check_contents([contrast], volumes, 6.0, Album("strict"), "tiny")
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(found["tiny"].seen), found["tiny"].n_looked_at) == (MOST_PICTURES, n)
+    assert (
+        peak - before < bytes_of_pictures / 4
+    )  # coarse pictures and numbers, twice while compared
+    assert now - before < bytes_of_pictures / 20
+
+
+def write_two_contrasts_in_one_file(checked_study) -> None:
+    head, row = (checked_study.folder / "contrasts.csv").read_text().splitlines()
+    rows = [f"{row.replace('tiny,', f'tiny{i},', 1)},{i}" for i in range(2)]
+    text = "\n".join([f"{head},volume_index", *rows]) + "\n"
+    (checked_study.folder / "contrasts.csv").write_text(text)
+    ini = checked_study.folder / "x.ini"
+    ini.write_text(ini.read_text().replace('"tiny"\n', '("tiny0", "tiny1")\n', 1))
+    for position, subject_id in enumerate(checked_study.ids):
+        values = brain(subject_id)
+        both = [values, values[:, ::-1] if position == 4 else values]
+        save_volume(checked_study.volume(position), np.stack(both, axis=-1))
+
+
+def test_one_opening_serves_all_contrasts_of_a_file(checked_study, monkeypatch):
+    write_two_contrasts_in_one_file(checked_study)
+    names = opened(monkeypatch)
+    headers: list = []
+    original = images.read_header
+
+    def counted(path):
+        headers.append(path)
+        return original(path)
+
+    monkeypatch.setattr(images, "read_header", counted)
+    checked = checked_study.check()
+    assert checked.n_headers == 24 and len(headers) == len(set(headers)) == 12
+    assert sorted(names) == sorted(f"{i}/tiny.nii.gz" for i in checked_study.ids)
+    assert [found.n_looked_at for found in checked.contents.values()] == [12, 12]
+    odd = [f for f in checked.findings if f.part == "contents"]
+    assert [(f.contrast, f.subject_id) for f in odd] == [("tiny1", "005")]
+    before = len(names)
+    monkeypatch.setattr(checked.album, "kept", {})
+    page = check_page(checked_study.experiment(), checked)
+    assert len(page.pictures) == 24 and len(names) == before + 12
+
+
+def test_a_file_that_fails_fails_for_all_its_contrasts(checked_study):
+    write_two_contrasts_in_one_file(checked_study)
+    checked_study.volume(2).write_bytes(b"")
+    values = brain("x")
+    save_volume(checked_study.volume(3), np.stack([values], axis=-1))
+    found = [f for f in checked_study.check().findings if f.level == "error"]
+    assert {(f.contrast, f.subject_id) for f in found} == {
+        ("tiny0", "003"), ("tiny1", "003"), ("tiny1", "004"),
+    }  # fmt: skip
+
+
+def test_threads_are_those_of_the_job_and_bounded(monkeypatch):
+    for cores, decoding, headers in ((1, 1, 2), (6, 6, 12), (500, 16, 32)):
+        monkeypatch.setattr(opening, "n_cores", lambda cores=cores: cores)
+        assert (opening.n_decoding(), opening.n_reading_headers()) == (decoding, headers)
+
+
+def test_results_come_in_order_and_never_pile_up():
+    started, ahead = 0, []
+
+    def numbers():
+        nonlocal started
+        for number in range(500):
+            started += 1
+            yield number
+
+    for taken, number in enumerate(in_order(int, numbers(), 2)):
+        assert number == taken
+        ahead.append(started - taken)
+    assert len(ahead) == 500 and max(ahead) <= 2 * opening.RESULTS_A_THREAD + 1
+
+
+def test_a_divisor_that_training_would_refuse_is_an_error(checked_study):
+    checked_study.write_contrast(scale_factor="1e-44")
+    found = [f for f in checked_study.check().findings if f.part == "contents"]
+    assert {f.subject_id for f in found if f.level == "error"} == set(checked_study.ids)
+    assert all("scale_factor" in f.remedy for f in found if f.level == "error")

@@ -157,6 +157,21 @@ def test_the_quick_part_stops_where_no_volume_can_be_used(checked_study, heard):
         quick_check(checked_study.experiment())
 
 
+def test_a_file_that_is_gone_is_an_error_though_it_is_prepared(checked_study, heard, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    cache = "DATA.cache_directory=cache"
+    prepare.run(checked_study.experiment(cache))
+    checked_study.volume(1).unlink()
+    quick_check(checked_study.experiment(cache))
+    assert len(heard) == 1 and "1 of the volumes looked at cannot be used" in heard[0]
+    found = [f for f in checked_study.check(cache).findings if f.level == "error"]
+    assert [(f.subject_id, "no such file" in f.reason) for f in found] == [("002", True)]
+    for position in range(12):
+        checked_study.volume(position).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"no training volume that was looked at.*no such file"):
+        quick_check(checked_study.experiment(cache))
+
+
 def test_the_quick_part_says_how_many_problems_the_lists_have(checked_study):
     checked_study.rows += ["001,50,f,test", "020,50,x,test"]
     checked_study.write_table()

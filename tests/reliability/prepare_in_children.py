@@ -54,7 +54,7 @@ def compile_loops() -> None:
             plan = preparation.plan_contrast(
                 Path(folder), contrast, "strict", "uint16", [cohort.volume(0, contrast.name)]
             )
-            preparation.measured(plan, 1)
+            preparation.measured([plan], 1)
 
 
 def serve() -> None:

@@ -178,12 +178,14 @@ def assert_found_and_mended(prepared, root, contrast, key, path, reasons, what) 
     found = drop_damaged(ContrastCache.open(folder, key), 1, lambda found, n: found)
     assert found == (reasons or {}), f"{what}: verify does not find what reading refuses"
     sources = [prepared.volume(number, contrast.name) for number in range(6)]
-    lost = {str(s) for s in sources} - ContrastCache.open(folder, key).entries.keys()
+    left = ContrastCache.open(folder, key).entries
+    lost = {str(s) for s in sources if str(s) not in left or left[str(s)].reason}
     assert lost == found.keys() or reasons is None, what
     if not lost:
         return
     plan = plan_contrast(root, contrast, "strict", "uint16", sources)
-    assert plan.why == dict.fromkeys(map(str, sorted(lost)), "not prepared before"), what
+    why = "not prepared before" if reasons is None else "its prepared volume was damaged"
+    assert plan.why == dict.fromkeys(map(str, sorted(lost)), why), what
     carry_out([plan], 1, lambda finished, n: finished)
     cache = ContrastCache.open(folder, key)
     assert len(cache.entries) == 6, what
@@ -193,7 +195,7 @@ def assert_found_and_mended(prepared, root, contrast, key, path, reasons, what) 
 
 
 def test_a_damaged_volume_that_two_indexes_name_is_made_again(tmp_path):
-    """A file's time changed, so its volume stands in an old and in a new index; both forget it."""
+    """A file's time changed, so its volume stands in an old and in a new index; neither counts any more."""
     cohort = CachedCohort(tmp_path, 3).write()
     prepare(cohort, range(3))
     source = cohort.volume(1)
@@ -207,7 +209,7 @@ def test_a_damaged_volume_that_two_indexes_name_is_made_again(tmp_path):
     content[entry.offset + 40] ^= 4
     shard.write_bytes(bytes(content))
     assert list(drop_damaged(cohort.opened(), 1, lambda found, n: found)) == [str(source)]
-    assert prepare(cohort, range(3))["whole"] == {str(source): "not prepared before"}
+    assert prepare(cohort, range(3))["whole"] == {str(source): "its prepared volume was damaged"}
     assert cohort.committed() == {"whole": 3, "real": 3}
     assert not drop_damaged(cohort.opened(), 1, lambda found, n: found)
 

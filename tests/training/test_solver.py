@@ -11,6 +11,7 @@ import torch
 
 from BrainAgeNetworks.targets import YearsTarget
 from datasets.augmentation import AugmentationPlan
+from utils.common.errors import UserError
 from utils.training.early_stopping import EarlyStopping
 from utils.training.losses import build_loss
 from utils.training.member import Member
@@ -40,7 +41,7 @@ def build(plan, numbers=(1, 2)) -> list[Member]:
 @pytest.fixture
 def in_memory(cell):
     for volumes in cell:
-        assert volumes.keep_in_memory(1.0)
+        volumes.keep_in_memory()
     return cell
 
 
@@ -120,7 +121,7 @@ def test_each_volume_is_read_once_an_epoch_for_all_members(cell, keeper, member_
 def test_reading_on_demand_gives_what_memory_gives(cell, keeper, member_plan, same_to_the_bit):
     on_demand = fit(build(member_plan()), cell, keeper, 2)
     for volumes in cell:
-        assert volumes.keep_in_memory(1.0)
+        volumes.keep_in_memory()
     kept = fit(build(member_plan()), cell, keeper, 2)
     assert same_to_the_bit([m.state_dict() for m in on_demand], [m.state_dict() for m in kept])
 
@@ -177,6 +178,29 @@ def test_a_failed_volume_is_in_no_mean(cell, keeper):
     fit([member], cell, keeper, 1)
     errors = np.abs(cell[1].ages_years[1:] - 63.0)
     assert member.history[0]["validation_mae_years"] == pytest.approx(errors.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("part", "n_left"), [(0, 1), (0, 0), (1, 0)])
+def test_an_epoch_without_a_batch_ends_the_training(cell, keeper, member_plan, part, n_left):
+    volumes, name = cell[part], ("training", "validation")[part]
+    for path in volumes.paths[n_left:]:
+        path.unlink()
+    with pytest.raises(UserError) as caught:
+        fit(build(member_plan()), cell, keeper)
+    said = str(caught.value)
+    least = ("two volumes", "a volume")[part]
+    assert said == (
+        f"epoch 1: no {name} batch has {least} that can be used ({n_left} of {len(volumes)} can; "
+        f"the first that cannot, {volumes.paths[n_left]}: no such file)."
+    )
+    assert not keeper.best and not list(keeper.folder.glob("*.pt"))
+
+
+def test_one_training_subject_alone_is_too_few(cell, keeper, member_plan):
+    train, validation = cell
+    one = dataclasses.replace(train, subject_ids=train.subject_ids[:1], paths=train.paths[:1])
+    with pytest.raises(UserError, match=r"no training batch has two volumes .* \(1 of 1 can\)\."):
+        fit(build(member_plan()), (one, validation), keeper)
 
 
 def test_validation_teaches_nothing(in_memory, keeper, member_plan, same_to_the_bit):

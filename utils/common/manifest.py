@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from utils.common.files import write_json
@@ -25,15 +25,22 @@ def states(folders: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
 
 
 def record_results(
-    folders: Iterable[Path], found: dict[Path, tuple[int, ...]] | None = None
+    folders: Iterable[Path],
+    found: dict[Path, tuple[int, ...]] | None = None,
+    passed_over: Collection[Path] = (),
 ) -> None:
     """Write the checksums of all files that lie in each of these folders (not deeper).
 
+    A folder without results has no record: one that it had before its results were removed goes as well.
+
     found : `states` at the start of the run; left out: all files are the run's.
+    passed_over : files that are no results.
     """
     for folder in folders:
-        files = [path for path in _files(folder) if path.name != NAME]
+        files = [p for p in _files(folder) if p.name != NAME and p not in passed_over]
         if not files:
+            if (folder / NAME).is_file():
+                (folder / NAME).unlink(missing_ok=True)
             continue
         earlier = _read(folder / NAME) or {}
         record = {}
@@ -44,7 +51,9 @@ def record_results(
         write_json(record, folder / NAME)
 
 
-def changed_files(folders: Iterable[Path]) -> list[tuple[Path, str]]:
+def changed_files(
+    folders: Iterable[Path], passed_over: Collection[Path] = ()
+) -> list[tuple[Path, str]]:
     """(file, what is wrong) of recorded files that are gone or hold something else."""
     found = []
     for folder in folders:
@@ -56,6 +65,8 @@ def changed_files(folders: Iterable[Path]) -> list[tuple[Path, str]]:
             found.append((path, "this record of checksums is damaged"))
             continue
         for name, described in record.items():
+            if folder / name in passed_over:
+                continue
             if not (folder / name).is_file():
                 found.append((folder / name, "is missing"))
             elif _described(folder / name) != described:

@@ -25,8 +25,9 @@ def plan_of(experiment: Experiment, root: Path, contrast: Contrast) -> ContrastP
     """What `-m prepare` has to do for a contrast: the files of all its subjects, against the cache."""
     data = experiment.settings.data
     return plan_contrast(
-        root, contrast, data.conform, data.cache_storage, experiment.volume_paths(contrast)
-    )
+        root, contrast, data.conform, data.cache_storage, experiment.volume_paths(contrast),
+        n_cores(), experiment.options.dry_run,
+    )  # fmt: skip
 
 
 def cache_of(experiment: Experiment, root: Path, contrast: Contrast) -> ContrastCache:
@@ -68,14 +69,27 @@ def cache_for(
 
 
 def _refuse_outdated(contrast: Contrast, cache: ContrastCache, paths: list[Path]) -> None:
+    def why(path: Path) -> tuple[str, bool]:
+        entry = cache.entry(path)
+        found, touched = outdated(source_of(path), entry)
+        if not found and entry and not entry.reason and not cache.is_stored(entry):
+            found = "its prepared volume is missing"
+        return found, touched is not None
+
     with ThreadPoolExecutor(max_workers=2 * n_cores()) as threads:
-        whys = list(threads.map(lambda p: outdated(source_of(p), cache.entry(p))[0], paths))
-    changed = [(path, why) for path, why in zip(paths, whys) if why]
+        whys = list(threads.map(why, paths))
+    n_touched = sum(touched for _, touched in whys)
+    if n_touched:
+        say(
+            f"  {n_touched} {contrast.name} files have another time but the same content, which had to be read; "
+            "-m prepare notes it"
+        )
+    changed = [(path, reason) for path, (reason, _) in zip(paths, whys) if reason]
     if changed:
-        path, why = changed[0]
+        path, reason = changed[0]
         raise UserError(
             f"{len(changed)} of {len(paths)} {contrast.name} volumes are not as they were prepared, e.g. "
-            f"{path}: {why}. Run -m prepare, which does those again."
+            f"{path}: {reason}. Run -m prepare, which does those again."
         )
 
 

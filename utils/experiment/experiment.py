@@ -92,7 +92,9 @@ class Experiment:
         """Record checksums of the results this run may have written; `-m verify` compares them."""
         folders = self.result_folders
         # a mode that only removes was not opened: what is left, it found
-        record_results(folders, states(folders) if self._found is None else self._found)
+        found = states(folders) if self._found is None else self._found
+        # rewritten whenever a run begins
+        record_results(folders, found, (self.paths.settings, self.paths.settings_eval))
 
     @property
     def result_folders(self) -> list[Path]:
@@ -210,9 +212,20 @@ class Experiment:
             ) from error
         return self.settings.path(data_directory or data.data_directory) / relative
 
+    def data_directories(self, split: str) -> tuple[str, ...]:
+        """Folders in which the volumes of a split are looked for ("": that of [DATA]).
+
+        Training and its validation read from [DATA]; testing from [MAPPING] where that names one.
+        """
+        tested_in = self.settings.mapping.data_directory
+        if split == "test":
+            return (tested_in,)
+        if split == "validation" and tested_in and split in self.settings.evaluated_splits:
+            return ("", tested_in)
+        return ("",)
+
     def volume_paths(self, contrast: Contrast) -> list[Path]:
         """The files of a contrast of every subject that this run's cells train on or test."""
-        tested_in = self.settings.mapping.data_directory
         sexes = {cell.sex for cell in self.cells if cell.contrast == contrast}
         table = self.subjects
         if "both" not in sexes:
@@ -221,7 +234,7 @@ class Experiment:
             dict.fromkeys(
                 self.volume_path(contrast, subject_id, directory)
                 for subject_id, split in zip(table["subject_id"], table["split"])
-                for directory in (("",) if split == "train" else ("", tested_in))
+                for directory in self.data_directories(split)
             )
         )
 

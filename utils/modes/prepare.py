@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from datasets.cache.preparation import ContrastPlan, Done, carry_out, measured
+from datasets.cache.preparation import NEW, ContrastPlan, Done, carry_out, measured
 from utils.common.errors import UserError
 from utils.common.messages import progress, say, warn
 from utils.experiment.caches import cache_root, n_cores, plan_of
 from utils.experiment.experiment import Experiment
 
 BYTES_PER_GB = 1e9
+N_NAMED = 5  # files that are named for each reason to prepare them again
 
 
 def run(experiment: Experiment) -> None:
@@ -45,18 +46,26 @@ def tell(plan: ContrastPlan) -> None:
         f"{plan.contrast.name}: {plan.n_kept} prepared already"
         + (f"; to prepare: {why}" if why else "")
     )
-    if plan.replaced and plan.why:
+    for reason in plan.reasons():
+        if reason != NEW:
+            sources = [source for source, why in plan.why.items() if why == reason]
+            more = f" and {len(sources) - N_NAMED} more" if len(sources) > N_NAMED else ""
+            say(f"  {reason}: {', '.join(sources[:N_NAMED])}{more}")
+    for path, reason in plan.damaged.items():
+        warn(f"{path.name}: {reason}; it was removed, and its volumes are prepared again.")
+    for folder, differences in plan.others.items() if plan.why else []:
         say(
-            f"  an older cache of these volumes stays as it is: {'; '.join(plan.replaced)} "
-            "(-m clear-cache removes it)"
+            f"  {folder.name} holds these volumes prepared with other settings: {'; '.join(differences)}. It "
+            "stays; -m clear-cache removes it"
         )
 
 
 def show_costs(plans: list[ContrastPlan], root: Path) -> None:
     """The plan as a table on standard output: volumes, bytes and time from a few volumes made in memory."""
     rows: list[dict[str, Any]] = []
+    costs = measured(plans)
     for plan in plans:
-        n_bytes, seconds = measured(plan)
+        n_bytes, seconds = costs[plan.contrast.name]
         rows.append(
             {
                 "contrast": plan.contrast.name,
@@ -90,7 +99,7 @@ def report(experiment: Experiment, plans: list[ContrastPlan], done: Done, second
         failed = {s: e.reason for s in plan.sources if (e := plan.cache.entry(s)) and e.reason}
         for source, reason in failed.items():
             experiment.problem(f"{plan.contrast.name}: {source} {reason}.")
-        if len(failed) == len(plan.sources):
+        if failed and len(failed) == len(plan.sources):
             experiment.problem(
                 f"{plan.contrast.name}: none of its {len(failed)} files can be used."
             )

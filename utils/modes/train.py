@@ -41,9 +41,9 @@ from utils.training.solver import Solver
 
 def run(experiment: Experiment) -> None:
     """Train every cell; a cell that cannot be trained is a problem, not the end of the run."""
-    refuse_to_overwrite(experiment)
     device = choose_device(experiment)
     quick_check(experiment)
+    refuse_to_overwrite(experiment)  # last: it moves the old run aside
     experiment.each_cell(lambda cell: train_cell(experiment, cell, device), "trained")
 
 
@@ -83,6 +83,8 @@ def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None
     again = [member for member in members if is_retrained(experiment, member, null_mae_years)]
     if again:
         retrain(experiment, cell, plan, again, (train, validation), record)
+    for split, volumes in (("train", train), ("validation", validation)):
+        report_faults(experiment, cell, split, volumes)
 
 
 def refuse_to_overwrite(experiment: Experiment) -> None:
@@ -117,18 +119,18 @@ def with_age(experiment: Experiment, cell: Cell, split: str) -> pd.DataFrame:
 
 
 def keep_in_memory(experiment: Experiment, train: CellVolumes, validation: CellVolumes) -> None:
-    """Keep files that are not prepared in memory if all fit; else they are decompressed in every epoch."""
+    """Keep volumes that are not prepared in memory if all fit; else they are decompressed in every epoch."""
+    both = (train, validation)
+    for volumes in both:
+        volumes.note_failures()
     if train.prepared and validation.prepared:
         say(f"  volumes come from {train.reader.cache.folder}")  # type: ignore[union-attr]
+    elif sum(v.gigabytes_to_keep() for v in both) <= experiment.settings.data.memory_gb:
+        for volumes in both:
+            volumes.keep_in_memory(n_cores())
     else:
-        limit_gb = experiment.settings.data.memory_gb
-        share = len(train) / (len(train) + len(validation))
-        if not (
-            train.keep_in_memory(limit_gb * share, n_cores())
-            and validation.keep_in_memory(limit_gb * (1 - share), n_cores())
-        ):
-            say_what_prepare_saves(experiment, train, validation)
-    for name, volumes in (("training", train), ("validation", validation)):
+        say_what_prepare_saves(experiment, train, validation)
+    for name, volumes in zip(("training", "validation"), both):
         if len(volumes.failures) == len(volumes):
             raise UserError(
                 f"none of the {len(volumes)} {name} volumes can be used; the first, "
@@ -141,12 +143,25 @@ def say_what_prepare_saves(
 ) -> None:
     """Volumes are decompressed in every epoch: what that costs, and what is to be done about it."""
     data = experiment.settings.data
-    seconds = train.seconds_a_volume() * (len(train) + len(validation)) / max(1, data.num_workers)
+    n_unprepared = len(train.unprepared()) + len(validation.unprepared())
+    a_volume = train.seconds_a_volume() or validation.seconds_a_volume()
+    seconds = a_volume * n_unprepared / max(1, data.num_workers)
     say(
-        f"  volumes do not fit into memory_gb = {data.memory_gb:g} and are decompressed in every epoch by "
-        f"num_workers = {data.num_workers} threads, about {seconds:.0f} s an epoch. -m prepare takes that "
-        "long once; after it reading costs a twentieth."
+        f"  {n_unprepared} of {len(train) + len(validation)} volumes are not prepared and do not fit into "
+        f"memory_gb = {data.memory_gb:g}; they are decompressed in every epoch by num_workers = "
+        f"{data.num_workers} threads, about {seconds:.0f} s an epoch. -m prepare takes that long once; after "
+        "it reading costs a twentieth."
     )
+
+
+def report_faults(experiment: Experiment, cell: Cell, split: str, volumes: CellVolumes) -> None:
+    """Name every subject that a fault of the machine kept out of a part of the training."""
+    for position, reason in sorted(volumes.faults.items()):
+        if position not in volumes.failures:
+            experiment.problem(
+                f"{cell.name} {split}: subject {volumes.subject_ids[position]} could not always be read, "
+                f"and was left out then: {volumes.paths[position]} {reason}."
+            )
 
 
 def fit(

@@ -64,5 +64,8 @@ def checkpoints(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
 
 def results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
     """Tables, records, figures and reports that are not as the run that wrote them left them."""
-    for path, reason in changed_files(experiment.result_folders):
+    paths = experiment.paths
+    # written anew at the start of every run, so that one that is killed leaves them without a record
+    written_at_start = (paths.settings, paths.settings_eval)
+    for path, reason in changed_files(experiment.result_folders, written_at_start):
         yield "result", str(path), reason

@@ -18,6 +18,7 @@ import torch
 
 from datasets.augmentation import AugmentationPlan
 from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_batches
+from utils.common.errors import UserError
 from utils.common.messages import progress, say
 from utils.training.losses import Loss
 from utils.training.member import Member
@@ -49,7 +50,13 @@ class Solver:
         self.members, self.loss, self.device, self.keeper = members, loss, device, keeper
 
     def fit(self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan) -> None:
-        """Train every member up to `plan.n_epochs` epochs or its early stop."""
+        """Train every member up to `plan.n_epochs` epochs or its early stop.
+
+        Raises
+        ------
+        UserError
+            An epoch had nothing to learn from, or nothing to validate with.
+        """
         batch_voxels = plan.training_batch_size * math.prod(train.reader.contrast.box)
         alone = self.device.type == "cpu" and not any(m.has_dropout for m in self.members)
         with run_each(max(len(self.members), 1), batch_voxels, possible=alone) as each:
@@ -67,7 +74,9 @@ class Solver:
                 break
             start = time.monotonic()
             train_losses = self._train_epoch(active, train, plan, epoch, each)
-            validation_losses, validation_maes = self._validate(active, validation, plan, each)
+            validation_losses, validation_maes = self._validate(
+                active, validation, plan, epoch, each
+            )
             for i, member in enumerate(active):
                 row = {
                     "epoch": epoch,
@@ -108,10 +117,17 @@ class Solver:
                 means.add(i, losses.detach())
 
             each(learn, len(active))
+        if active and means.empty:
+            raise UserError(_why_no_batch(train, "training", epoch))
         return means.values()
 
     def _validate(
-        self, active: list[Member], validation: CellVolumes, plan: LoopPlan, each: RunEach
+        self,
+        active: list[Member],
+        validation: CellVolumes,
+        plan: LoopPlan,
+        epoch: int,
+        each: RunEach,
     ) -> tuple[list[float], list[float]]:
         """Mean loss and mean absolute error (years) over the validation set, per member."""
         losses, errors = (_SubjectMeans(len(active), self.device) for _ in range(2))
@@ -127,14 +143,16 @@ class Solver:
                 errors.add(i, (active[i].target.years(outputs) - batch.ages_years).abs())
 
             each(look, len(active))
+        if active and losses.empty:
+            raise UserError(_why_no_batch(validation, "validation", epoch))
         return losses.values(), errors.values()
 
     def _on_device(self, batches: Iterable[Batch]) -> Iterable[Batch]:
         for batch in batches:
             yield Batch(
                 batch.positions,
-                batch.volumes.to(self.device, non_blocking=True),
-                batch.ages_years.to(self.device, non_blocking=True),
+                batch.volumes.to(self.device),
+                batch.ages_years.to(self.device),
             )
 
 
@@ -149,11 +167,29 @@ class _SubjectMeans:
         self._sums[member] += values.double().sum()
         self._counts[member] += len(values)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there was no subject at all."""
+        return not any(self._counts)
+
     def values(self) -> list[float]:
         return [
             total / count if count else float("nan")
             for total, count in zip(self._sums.tolist(), self._counts)
         ]
+
+
+def _why_no_batch(volumes: CellVolumes, name: str, epoch: int) -> str:
+    """The sentence about an epoch in which too few volumes of a set could be used."""
+    failed = sorted(volumes.failures.items())
+    why = (
+        f"; the first that cannot, {volumes.paths[failed[0][0]]}: {failed[0][1]}" if failed else ""
+    )
+    least = "two volumes" if name == "training" else "a volume"
+    return (
+        f"epoch {epoch}: no {name} batch has {least} that can be used "
+        f"({len(volumes) - len(failed)} of {len(volumes)} can{why})."
+    )
 
 
 def _epoch_line(members: list[Member], n_epochs: int, seconds: float) -> str:

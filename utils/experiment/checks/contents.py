@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,18 @@ from datasets.inspection import (
     Thumbnails,
     Unusualness,
     VolumeFacts,
+    coarse_of,
     facts_of,
     median_and_mad,
     mni_brain,
     thumbnails_of,
     unusualness,
 )
-from datasets.volumes import VolumeError, read_crop
 from utils.common.messages import progress
+from utils.experiment.checks.album import MOST_PICTURES, Album
 from utils.experiment.checks.findings import Finding
-from utils.experiment.checks.images import Volume, problem_of
+from utils.experiment.checks.images import problem_of
+from utils.experiment.checks.opening import Volume, by_file, crops, in_order, n_decoding
 
 # A scale factor that is off by more than this makes the input of a trained network unlike what it saw.
 SCALE_OFF_BY = 10.0
@@ -35,66 +36,112 @@ SCALE_OFF_BY = 10.0
 FILLED_LIKE_A_HEAD = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """One volume that was opened: its numbers and pictures, and what is unusual about it."""
+    """One volume that was opened: its numbers, and what is unusual about it. Its picture is in the album."""
 
     volume: Volume
     facts: VolumeFacts
-    thumbnails: Thumbnails
-    score: float = 0.0  # robust z; NaN where the cohort is too small to compare with
+    score: float = math.nan  # robust z; NaN where the cohort is too small to compare with
     reasons: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> tuple[int, float, str, str]:
+        """The most unusual first: what has a reason, then by score."""
+        score = 0.0 if math.isnan(self.score) else self.score
+        return -bool(self.reasons), -score, self.volume.contrast.name, self.volume.subject_id
 
 
 @dataclass
 class ContentsOfContrast:
-    """The sample of one contrast."""
+    """The sample of one contrast; of its volumes only those that may be shown are held."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)  # at most MOST_PICTURES, the most unusual first
     findings: list[Finding] = field(default_factory=list)
+    n_looked_at: int = 0
+    cohort: dict[str, dict[str, float]] = field(default_factory=dict)  # as median_and_mad gives it
 
     def to_dict(self) -> dict[str, Any]:
         """How many were looked at, and the numbers of the cohort, for check.json."""
-        return {
-            "n_looked_at": len(self.seen),
-            "facts": median_and_mad([seen.facts for seen in self.seen]),
-        }
+        return {"n_looked_at": self.n_looked_at, "facts": self.cohort}
+
+
+@dataclass
+class _Sample:
+    """What the comparison of a contrast needs of its volumes, until it is done."""
+
+    seen: list[Seen] = field(default_factory=list)
+    coarse: list[Thumbnails] = field(default_factory=list)
 
 
 def check_contents(
-    contrast: Contrast, volumes: list[Volume], conform: str, outlier_z: float
-) -> ContentsOfContrast:
-    """Open these volumes of a contrast whole and compare them with each other and with the scale factor."""
-    found = ContentsOfContrast()
-    brain = mni_brain(contrast) if volumes else None
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
-        looks = threads.map(lambda volume: _look(volume, conform, brain), volumes)
-        for look in progress(looks, len(volumes), f"volumes of {contrast.name}", "vol"):
-            if isinstance(look, Finding):
-                found.findings.append(look)
-            else:
-                found.seen.append(look)
-    _compare(found, contrast, outlier_z)
-    for seen in found.seen:
+    contrasts: list[Contrast], volumes: list[Volume], outlier_z: float, album: Album, named: str
+) -> dict[str, ContentsOfContrast]:
+    """Open these volumes whole, and compare those of each contrast with each other and with its scale factor."""
+    found = {contrast.name: ContentsOfContrast() for contrast in contrasts}
+    samples = {contrast.name: _Sample() for contrast in contrasts}
+    look = partial(_look, conform=album.conform, brains=_brains(contrasts) if volumes else {})
+    files = by_file(volumes)
+    looks = in_order(look, files, n_decoding())
+    for results in progress(looks, len(files), f"volumes of {named}", "file"):
+        for result in results:
+            if isinstance(result, Finding):
+                found[result.contrast].findings.append(result)
+                continue
+            seen, thumbnails = result
+            album.keep(seen.volume, thumbnails)
+            sample = samples[seen.volume.contrast.name]
+            sample.seen.append(seen)
+            sample.coarse.append(coarse_of(thumbnails))
+    for contrast in contrasts:
+        _judge(found[contrast.name], samples.pop(contrast.name), contrast, outlier_z, album)
+    return found
+
+
+def _brains(contrasts: list[Contrast]) -> dict[str, np.ndarray | None]:
+    """Contrast -> where MNI152's brain lies in its crop, worked out once a grid."""
+    by_grid: dict[Any, np.ndarray | None] = {}
+    for contrast in contrasts:
+        if _grid(contrast) not in by_grid:
+            by_grid[_grid(contrast)] = mni_brain(contrast)
+    return {contrast.name: by_grid[_grid(contrast)] for contrast in contrasts}
+
+
+def _grid(contrast: Contrast) -> tuple:
+    return contrast.shape, contrast.voxel_mm, contrast.crop
+
+
+def _look(
+    volumes: list[Volume], conform: str, brains: dict[str, np.ndarray | None]
+) -> list[tuple[Seen, Thumbnails] | Finding]:
+    """The volumes of one file."""
+    found: list[tuple[Seen, Thumbnails] | Finding] = []
+    for volume, crop in crops(volumes, conform):
+        if isinstance(crop, str):
+            found.append(problem_of(volume, "contents", crop))
+            continue
+        facts = facts_of(crop, volume.contrast, brains[volume.contrast.name])
+        reasons = tuple(reason for reason, _ in _oddities(facts))
+        found.append((Seen(volume, facts, reasons=reasons), thumbnails_of(crop)))
+    return found
+
+
+def _judge(
+    found: ContentsOfContrast, sample: _Sample, contrast: Contrast, outlier_z: float, album: Album
+) -> None:
+    """All that the volumes of a contrast say; afterwards only the most unusual are held."""
+    facts = [seen.facts for seen in sample.seen]
+    found.n_looked_at, found.cohort = len(facts), median_and_mad(facts)
+    compared = _compared(found, sample, contrast, outlier_z)
+    for seen in compared:
         found.findings += [
             Finding("warning", "contents", reason, remedy, contrast.name, seen.volume.subject_id)
             for reason, remedy in _oddities(seen.facts)
         ]
-    found.findings += _scale_findings(contrast, found.seen)
-    return found
-
-
-def _look(volume: Volume, conform: str, brain: np.ndarray | None) -> Seen | Finding:
-    try:
-        crop = read_crop(volume.path, volume.contrast, conform)
-    except VolumeError as error:
-        return problem_of(volume, "contents", str(error))
-    facts = facts_of(crop, volume.contrast, brain)
-    if volume.contrast.divide_by_mean and not facts.mean > 0:
-        reason = f"the mean intensity of the crop is {facts.mean:g}, it cannot be divided by"
-        return problem_of(volume, "contents", reason)
-    reasons = tuple(reason for reason, _ in _oddities(facts))
-    return Seen(volume, facts, thumbnails_of(crop), reasons=reasons)
+    found.findings += _scale_findings(contrast, facts)
+    compared.sort(key=lambda seen: seen.order)
+    found.seen = compared[:MOST_PICTURES]
+    album.forget(seen.volume for seen in compared[MOST_PICTURES:])
 
 
 def _oddities(facts: VolumeFacts) -> Iterator[tuple[str, str]]:
@@ -112,11 +159,12 @@ def _oddities(facts: VolumeFacts) -> Iterator[tuple[str, str]]:
         )
 
 
-def _compare(found: ContentsOfContrast, contrast: Contrast, outlier_z: float) -> None:
-    """Order by how unusual each is, and name the outliers."""
-    n = len(found.seen)
+def _compared(
+    found: ContentsOfContrast, sample: _Sample, contrast: Contrast, outlier_z: float
+) -> list[Seen]:
+    """The volumes with how unusual each is; outliers are named."""
+    n = len(sample.seen)
     if n < SMALLEST_COHORT:
-        found.seen = [_replaced(seen, math.nan, seen.reasons) for seen in found.seen]
         if n:
             found.findings.append(
                 Finding(
@@ -125,11 +173,12 @@ def _compare(found: ContentsOfContrast, contrast: Contrast, outlier_z: float) ->
                     "Look at each in check.html", contrast.name,
                 )
             )  # fmt: skip
-        return
-    unusual = unusualness([s.facts for s in found.seen], [s.thumbnails for s in found.seen])
+        return sample.seen
+    unusual = unusualness([seen.facts for seen in sample.seen], sample.coarse)
+    score = unusual.score
     compared = []
-    for i, seen in enumerate(found.seen):
-        reasons = tuple(_against_cohort(seen, unusual, i, outlier_z, found.seen))
+    for i, seen in enumerate(sample.seen):
+        reasons = tuple(_against_cohort(seen.facts, unusual, i, outlier_z, found.cohort))
         found.findings += [
             Finding(
                 "warning", "contents", reason, "Look at it in check.html", contrast.name,
@@ -137,30 +186,30 @@ def _compare(found: ContentsOfContrast, contrast: Contrast, outlier_z: float) ->
             )
             for reason in reasons
         ]  # fmt: skip
-        compared.append(_replaced(seen, float(unusual.score[i]), (*seen.reasons, *reasons)))
-    found.seen = sorted(compared, key=lambda seen: (-seen.score, seen.volume.subject_id))
-
-
-def _replaced(seen: Seen, score: float, reasons: tuple[str, ...]) -> Seen:
-    return Seen(seen.volume, seen.facts, seen.thumbnails, score, reasons)
+        compared.append(replace(seen, score=float(score[i]), reasons=(*seen.reasons, *reasons)))
+    return compared
 
 
 def _against_cohort(
-    seen: Seen, unusual: Unusualness, i: int, outlier_z: float, cohort: list[Seen]
+    facts: VolumeFacts,
+    unusual: Unusualness,
+    i: int,
+    outlier_z: float,
+    cohort: dict[str, dict[str, float]],
 ) -> Iterator[str]:
-    def times(number: Callable[[VolumeFacts], float]) -> float:
-        median = float(np.median([number(other.facts) for other in cohort]))
-        return number(seen.facts) / median if median else math.inf
+    def times(name: str) -> float:
+        median = cohort[name]["median"]
+        return getattr(facts, name) / median if median else math.inf
 
     if abs(unusual.intensity_z[i]) > outlier_z:
         yield (
-            f"its intensity is {times(lambda f: f.filled_mean):.3g} times the cohort's median "
+            f"its intensity is {times('filled_mean'):.3g} times the cohort's median "
             f"(z {unusual.intensity_z[i]:+.1f})"
         )
     if abs(unusual.filled_z[i]) > outlier_z:
         yield (
-            f"it fills {100 * seen.facts.filled_fraction:.0f} % of the crop, "
-            f"{times(lambda f: f.filled_fraction):.2g} times the cohort's median "
+            f"it fills {100 * facts.filled_fraction:.0f} % of the crop, "
+            f"{times('filled_fraction'):.2g} times the cohort's median "
             f"(z {unusual.filled_z[i]:+.1f})"
         )
     if unusual.shape_z[i] > outlier_z:
@@ -170,10 +219,10 @@ def _against_cohort(
         )
 
 
-def _scale_findings(contrast: Contrast, sample: list[Seen]) -> list[Finding]:
+def _scale_findings(contrast: Contrast, sample: list[VolumeFacts]) -> list[Finding]:
     """The sample as a whole: against the published scale factor, and whether heads still have their skull."""
     findings = []
-    scales = np.array([seen.facts.scale for seen in sample], dtype=np.float64)
+    scales = np.array([facts.scale for facts in sample], dtype=np.float64)
     scales = scales[np.isfinite(scales)]
     if contrast.scale_factor is not None and len(scales):
         ratio = float(np.median(scales)) / contrast.scale_factor
@@ -190,12 +239,12 @@ def _scale_findings(contrast: Contrast, sample: list[Seen]) -> list[Finding]:
     return findings + _head_findings(contrast, sample)
 
 
-def _head_findings(contrast: Contrast, sample: list[Seen]) -> list[Finding]:
+def _head_findings(contrast: Contrast, sample: list[VolumeFacts]) -> list[Finding]:
     """Heads with their skull, or not where MNI152's brain is: of the whole sample, which a cohort cannot show."""
     if not sample:
         return []
-    outside = float(np.median([seen.facts.outside_fraction for seen in sample]))
-    filled = float(np.median([seen.facts.filled_fraction for seen in sample]))
+    outside = float(np.median([facts.outside_fraction for facts in sample]))
+    filled = float(np.median([facts.filled_fraction for facts in sample]))
     if outside > OUTSIDE_LIKE_A_HEAD:
         return [
             Finding(

@@ -3,56 +3,70 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from datasets.compression import GZIP_MAGIC
-from datasets.conforming import ORIENTATION, grid_difference, volume_index
+from datasets.conforming import NOT_POSITIONED, ORIENTATION, grid_difference, volume_index
 from datasets.contrasts import Contrast
 from datasets.images import ImageHeader, VolumeError, open_image, read_header
 from utils.common.messages import progress
 from utils.experiment.checks.findings import Finding, Part
 from utils.experiment.checks.lists import PREDICT
+from utils.experiment.checks.opening import Volume, by_file, in_order, n_reading_headers
 from utils.experiment.experiment import Cell, Experiment
 
 # The quick part looks at so many headers altogether, and at least and at most so many of a cell.
 QUICK_HEADERS = 400
 QUICK_OF_A_CELL = (3, 20)
-# Remedies by what stands in the reason; the first that fits.
+# Where subjects who are only predicted, and those without a split before -m split, are read.
+READ_AS = {PREDICT: "test", "": "train"}
+LOOK = "Look at the file"
+_OTHER_FILE = "Convert it to NIfTI, or correct path_template and data_file"
+_POSITION = "Write into its header where it lies (sform), or register it to the grid"
+# Remedies by what stands in the reason of a reader; the first that fits. Reasons that name a file come first.
 REMEDIES = (
-    ("no such file", "Check data_directory, path_template and data_file of the contrast table"),
-    ("symbolic link", "Restore what the link points to"),
-    ("volume_index", "Give the contrast table the right volume_index"),
-    ("conform = strict", 'Register it to the grid, or set [DATA] conform = "reorient" or "resample"'),
-    ("conform = reorient", 'Register it to the grid, or set [DATA] conform = "resample"'),
-    ("damaged", "Copy or convert it anew"),
-    ("holds ", "Give the contrast table a volume_index"),
-    ("must not be read", "Give read permission"),
-    ("divided by", "Set divide_by_mean to False in the contrast table"),
-    ("NaN", "Make the image anew, or fill its NaN with 0"),
-    ("zero everywhere", "Look at the image; the crop may miss the head"),
+    (r"^no such file", "Check data_directory, path_template and data_file of the contrast table"),
+    (r"^is a symbolic link", "Restore what the link points to"),
+    (r"^is one file of |^its header .* is not that of", "Both files of a pair must lie in one folder: copy them anew"),
+    (r"^its voxels .* are empty", "Copy or convert it anew"),
+    (r"fetch it \(git", "Fetch its content with git, or exclude the subject"),
+    (r"gives no volume_index", "Give the contrast table a volume_index"),
+    (r"is not among them", "Correct volume_index in the contrast table"),
+    (r"does not say where it lies", _POSITION),
+    (r"orientation \S+, expected .*; conform = strict",
+     'Register it to the grid, or set [DATA] conform = "reorient" or "resample"'),
+    (r"; conform = (strict|reorient)", 'Register it to the grid, or set [DATA] conform = "resample"'),
+    (r"; no \w+ is possible|so \w+ is not possible", "Register it to the grid"),
+    (r"damaged|truncated|is empty", "Copy or convert it anew"),
+    (r"permission denied", "Give read permission"),
+    (r"more memory than there is", "Read it on a machine with more memory; an image of a head needs far less"),
+    (r"^cannot be read \(", "Try again; if it stays, look at the disk or copy the file anew"),
+    (r"^is a (folder|pipe|socket|device),", "Correct path_template and data_file of the contrast table"),
+    (r"^is (a )?compressed|unpack it|is the header of a NIfTI pair", "Do as it says, or convert it to .nii.gz"),
+    (r"the download|a download", "Download it again"),
+    (r"not an image|not a volume|to NIfTI|NIfTI image|as an image|no affine|\.mgz volume|not an Analyze", _OTHER_FILE),
+    (r"goodRASFlag|^its (affine|qform|slope)|^its header (gives|contradicts)",
+     "Its header is malformed: convert it anew"),
+    (r"no plain numbers|dimensions, expected 3", "Save it as one number a voxel in three dimensions"),
+    (r"^would be divided by|for the scale factor", "Correct scale_factor in the contrast table, or the image's slope"),
+    (r"cannot be divided by", "Set divide_by_mean to False in the contrast table"),
+    (r"too large for float32", "Make the image anew with smaller numbers; its slope may be wrong"),
+    (r"NaN or infinite", "Make the image anew, or fill its NaN with 0"),
+    (r"everywhere in the crop", "Look at the image; it may be empty, or the crop may miss the head"),
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Volume:
-    """A subject's volume of one contrast and where it lies."""
-
-    contrast: Contrast
-    subject_id: str
-    sex: str
-    split: str
-    path: Path
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a volume's header says, or why it cannot be used."""
 
@@ -63,21 +77,21 @@ class Header:
 
 def volumes_of(experiment: Experiment, cell: Cell, subjects: pd.DataFrame) -> list[Volume]:
     """The volumes of a cell, in the order of the lists; subjects without a split as well, before -m split."""
-    data, mapping = experiment.settings.data, experiment.settings.mapping
     chosen = (cell.sex == "both") | (subjects["sex"] == cell.sex)
     if (subjects["split"] != "").any():
         chosen &= subjects["split"] != ""
-    directories = dict.fromkeys(("test", PREDICT), mapping.data_directory)
     here = subjects[chosen]
-    return [
-        Volume(
-            cell.contrast, subject, sex, split,
-            experiment.volume_path(
-                cell.contrast, subject, directories.get(split, "") or data.data_directory
-            ),
-        )
-        for subject, sex, split in zip(here["subject_id"], here["sex"], here["split"])
-    ]  # fmt: skip
+    directories = {
+        split: experiment.data_directories(READ_AS.get(split, split))
+        for split in set(here["split"])
+    }
+    found: dict[tuple[str, Path], Volume] = {}
+    for subject, sex, split in zip(here["subject_id"], here["sex"], here["split"]):
+        for directory in directories[split]:
+            path = experiment.volume_path(cell.contrast, subject, directory)
+            volume = Volume(cell.contrast, subject, sex, split, path, directory)
+            found.setdefault((subject, path), volume)
+    return list(found.values())
 
 
 def spread(volumes: list, n: int) -> list:
@@ -88,34 +102,49 @@ def spread(volumes: list, n: int) -> list:
 
 
 def read_headers(volumes: list[Volume], conform: str, name: str) -> list[Header]:
-    """Open every file and judge its header; most of the time is spent waiting for the disk."""
-    with ThreadPoolExecutor(max_workers=4 * (os.cpu_count() or 1)) as threads:
-        read = threads.map(lambda volume: _header(volume, conform), volumes)
-        return list(progress(read, len(volumes), f"headers of {name}", "vol"))
+    """Open every file once and judge its header for each volume in it; in the order of the volumes."""
+    files = by_file(volumes)
+    read = in_order(lambda here: _headers_of_file(here, conform), files, n_reading_headers())
+    of_file = {
+        headers[0].volume.path: iter(headers)
+        for headers in progress(read, len(files), f"headers of {name}", "file")
+    }
+    return [next(of_file[volume.path]) for volume in volumes]
 
 
-def _header(volume: Volume, conform: str) -> Header:
-    part: Part = "files"
+def _headers_of_file(volumes: list[Volume], conform: str) -> list[Header]:
+    path = volumes[0].path
     try:
-        header = read_header(volume.path)
-        if _looks_cut(volume.path, header):
-            open_image(volume.path)
-        part = "headers"
-        volume_index(header, volume.contrast)
-        difference = grid_difference(header, volume.contrast)
-        if difference and _is_refused(header, volume.contrast, conform):
-            raise VolumeError(f"{difference}; conform = {conform} refuses it")
+        header = read_header(path)
+        if _looks_cut(path, header):
+            open_image(path)
     except VolumeError as error:
-        return Header(volume, None, problem_of(volume, part, str(error)))
+        return [Header(volume, None, problem_of(volume, "files", str(error))) for volume in volumes]
+    return [_judged(volume, header, conform) for volume in volumes]
+
+
+def _judged(volume: Volume, header: ImageHeader, conform: str) -> Header:
+    try:
+        volume_index(header, volume.contrast)
+        reason = why_refused(header, volume.contrast, conform)
+    except VolumeError as error:
+        reason = str(error)
+    if reason:
+        return Header(volume, None, problem_of(volume, "headers", reason))
     return Header(volume, header, None)
 
 
 def problem_of(volume: Volume, part: Part, reason: str) -> Finding:
     """A volume that cannot be used."""
-    remedy = next((text for word, text in REMEDIES if word in reason), "Look at the file")
-    if reason == "no such file":
+    remedy = remedy_of(reason)
+    if reason == "no such file" or (volume.directory and volume.split == "validation"):
         reason = f"{volume.path}: {reason}"
     return Finding("error", part, reason, remedy, volume.contrast.name, volume.subject_id)
+
+
+def remedy_of(reason: str) -> str:
+    """What to do about a volume that a reader refused for this reason."""
+    return next((text for words, text in REMEDIES if re.search(words, reason)), LOOK)
 
 
 def _looks_cut(path: Path, header: ImageHeader) -> bool:
@@ -132,43 +161,47 @@ def _looks_cut(path: Path, header: ImageHeader) -> bool:
     return not 0 <= (n_bytes - header.n_voxel_bytes) % 2**32 < 2**20
 
 
-def _is_refused(header: ImageHeader, contrast: Contrast, conform: str) -> bool:
-    """Whether conforming would refuse a header that differs from the grid."""
+def why_refused(header: ImageHeader, contrast: Contrast, conform: str) -> str:
+    """Why conforming would refuse a volume with this header, in its words; "" where it would not."""
+    difference = grid_difference(header, contrast)
+    if not difference:
+        return ""
     if conform == "strict":
-        return True
+        return f"{difference}; conform = strict refuses it"
     if np.linalg.matrix_rank(header.affine) < 4:
-        return True
+        return f"{difference}; its affine has no inverse, so {conform} is not possible"
     if conform == "resample":
-        return False
-    return not _fits_when_turned(header, contrast)
+        return (
+            "" if header.positioned else f"{difference}; it cannot be resampled: {NOT_POSITIONED}"
+        )
+    after = grid_difference(_turned(header), contrast)
+    return f"{after} after reorienting; conform = {conform} refuses it" if after else ""
 
 
-def _fits_when_turned(header: ImageHeader, contrast: Contrast) -> bool:
-    """Whether the axes, brought into LAS order, have the contrast's shape and voxel size."""
-    pairs = ("LR", "AP", "SI")
-    axes = [
-        next((i for i, letter in enumerate(header.axes) if letter in pair), -1) for pair in pairs
-    ]
-    if -1 in axes:
-        return False
-    shape = tuple(header.shape[i] for i in axes)
-    return shape == contrast.shape and all(
-        abs(header.zooms[i] / contrast.voxel_mm - 1) < 0.01 for i in axes
-    )
+def _turned(header: ImageHeader) -> ImageHeader:
+    """The header of a volume after its axes were brought into LAS order."""
+    order = io_orientation(header.affine)
+    transform = ornt_transform(order, axcodes2ornt(ORIENTATION))
+    shape = header.shape[:3]
+    affine = header.affine @ inv_ornt_aff(transform, shape)
+    turned = tuple(shape[i] for i in np.argsort(transform[:, 0]))
+    zooms = tuple(float(size) for size in voxel_sizes(affine))
+    return replace(header, shape=turned, affine=affine, zooms=zooms)  # type: ignore[arg-type]
 
 
 def header_findings(cell: Cell, headers: list[Header], conform: str, whole: bool) -> list[Finding]:
     """Volumes of a cell that cannot be used, sets with no usable one, and what differs between the others."""
     findings = [read.problem for read in headers if read.problem]
-    for split in dict.fromkeys(read.volume.split for read in headers):
-        here = [read for read in headers if read.volume.split == split]
+    for place in dict.fromkeys(map(_place, headers)):
+        here = [read for read in headers if _place(read) == place]
+        split, is_for_test_alone = place
         if all(read.problem for read in here):
             first = here[0].problem
             assert first is not None
             number = f"none of the {len(here)}" + ("" if whole else " looked at")
             findings.append(
                 Finding(
-                    "error" if split != "test" else "warning", first.part,
+                    "warning" if is_for_test_alone else "error", first.part,
                     f"{cell.name}: {number} {split} volumes can be used; the first: {first.reason}".replace(
                         "  ", " "
                     ),
@@ -177,6 +210,11 @@ def header_findings(cell: Cell, headers: list[Header], conform: str, whole: bool
             )  # fmt: skip
     usable = [read.header for read in headers if read.header]
     return findings + _conforming(cell, usable, conform) + _mixtures(cell, usable)
+
+
+def _place(read: Header) -> tuple[str, bool]:
+    """A split, and for validation which of its two folders."""
+    return read.volume.split, read.volume.is_for_test_alone
 
 
 def _conforming(cell: Cell, headers: list[ImageHeader], conform: str) -> list[Finding]:

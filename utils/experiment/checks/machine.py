@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from utils.common.errors import UserError
-from utils.experiment.caches import cache_of, cache_root
+from utils.experiment.caches import cache_of, cache_root, n_cores
 from utils.experiment.checks.findings import Finding, Level
 from utils.experiment.experiment import Cell, Experiment
 
@@ -103,17 +103,16 @@ def _device(experiment: Experiment, findings: list[Finding]) -> Any:
 
 
 def _cores(experiment: Experiment) -> Iterator[Finding]:
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    n_workers = experiment.settings.data.num_workers
-    if n_cores and n_workers > max(n_cores, 2):
+    n_here, n_workers = n_cores(), experiment.settings.data.num_workers
+    if n_workers > max(n_here, 2):
         yield _finding(
-            "warning", f"num_workers = {n_workers}, and this process may use {n_cores} core(s)",
+            "warning", f"num_workers = {n_workers}, and this process may use {n_here} core(s)",
             "Lower [DATA] num_workers, or ask the scheduler for more cores",
         )  # fmt: skip
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if n_cores and asked.isdigit() and int(asked) > n_cores:
+    if asked.isdigit() and int(asked) > n_here:
         yield _finding(
-            "warning", f"OMP_NUM_THREADS = {asked}, and this process may use {n_cores} core(s)",
+            "warning", f"OMP_NUM_THREADS = {asked}, and this process may use {n_here} core(s)",
             "Lower it: more threads than cores wait for each other",
         )  # fmt: skip
 
@@ -203,22 +202,21 @@ def _kept_bytes(
     chosen = subjects["split"].isin(("train", "validation"))
     if cell.sex != "both":
         chosen &= subjects["sex"] == cell.sex
-    wanted = float(chosen.sum()) * box_bytes
-    if wanted > experiment.settings.data.memory_gb * BYTES_PER_GB:
-        return 0.0
-    return 0.0 if _is_prepared(experiment, cell, subjects.loc[chosen, "subject_id"]) else wanted
+    wanted = float(_n_unprepared(experiment, cell, subjects.loc[chosen, "subject_id"])) * box_bytes
+    return wanted if wanted <= experiment.settings.data.memory_gb * BYTES_PER_GB else 0.0
 
 
-def _is_prepared(experiment: Experiment, cell: Cell, subject_ids: pd.Series) -> bool:
-    """Whether all these subjects' volumes are in the cache."""
+def _n_unprepared(experiment: Experiment, cell: Cell, subject_ids: pd.Series) -> int:
+    """How many of these subjects' volumes are not in the cache."""
     root = cache_root(experiment)
     try:
         cache = cache_of(experiment, root, cell.contrast) if root else None
     except UserError:  # a damaged index: training says so
-        return False
-    return cache is not None and all(
-        cache.entry(experiment.volume_path(cell.contrast, subject_id)) for subject_id in subject_ids
-    )
+        return len(subject_ids)
+    if cache is None:
+        return len(subject_ids)
+    paths = (experiment.volume_path(cell.contrast, subject_id) for subject_id in subject_ids)
+    return sum(cache.entry(path) is None for path in paths)
 
 
 def _space(

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
-
+from datasets.inspection import Thumbnails
 from figures.check_page import CheckPage, Picture
+from utils.experiment.checks.album import MOST_PICTURES
 from utils.experiment.checks.all import Checked
 from utils.experiment.checks.contents import Seen
 from utils.experiment.checks.findings import COLUMNS, counts, ordered
 from utils.experiment.experiment import Experiment
 
-MOST_PICTURES = 200  # about 4 MB of page
 MOST_FINDINGS_OF_A_KIND = 20
 
 
 def check_page(experiment: Experiment, checked: Checked) -> CheckPage:
     """The page of a check, ready to be drawn."""
-    seen = chosen(checked)
+    seen, album = chosen(checked), checked.album
+    album.complete([each.volume for each in seen])
+    drawn = [(each, album.of(each.volume)) for each in seen]
     shown = ordered(checked.findings, MOST_FINDINGS_OF_A_KIND)
     return CheckPage(
         experiment=experiment.settings.name,
         simulated=experiment.simulated,
         counts=counts(checked.findings),
         findings=tuple(tuple(getattr(f, name) for name in COLUMNS) for f in shown),
-        pictures=tuple(map(_picture, seen)),
-        n_looked_at=sum(len(found.seen) for found in checked.contents.values()),
+        pictures=tuple(_picture(each, slices) for each, slices in drawn if slices),
+        n_looked_at=sum(found.n_looked_at for found in checked.contents.values()),
         n_headers=checked.n_headers,
         outlier_z=experiment.settings.check.outlier_z,
     )
@@ -36,23 +37,18 @@ def chosen(checked: Checked) -> list[Seen]:
     share = max(MOST_PICTURES // max(len(samples), 1), 1)
     taken = [seen for sample in samples for seen in sample[:share]]
     rest = [seen for sample in samples for seen in sample[share:]]
-    taken += sorted(rest, key=_order)[: max(MOST_PICTURES - len(taken), 0)]
-    return sorted(taken, key=_order)[:MOST_PICTURES]
+    taken += sorted(rest, key=lambda seen: seen.order)[: max(MOST_PICTURES - len(taken), 0)]
+    return sorted(taken, key=lambda seen: seen.order)[:MOST_PICTURES]
 
 
-def _order(seen: Seen) -> tuple[int, float, str, str]:
-    score = 0.0 if math.isnan(seen.score) else seen.score
-    return -bool(seen.reasons), -score, seen.volume.contrast.name, seen.volume.subject_id
-
-
-def _picture(seen: Seen) -> Picture:
+def _picture(seen: Seen, slices: Thumbnails) -> Picture:
     facts, volume = seen.facts, seen.volume
     about = ", ".join(word for word in (volume.sex, volume.split) if word)
     return Picture(
         contrast=volume.contrast.name,
         subject_id=volume.subject_id,
         about=about,
-        slices=seen.thumbnails,
+        slices=slices,
         score=seen.score,
         reasons=seen.reasons,
         facts=(

@@ -69,7 +69,8 @@ def _headers(experiment: Experiment) -> list[Finding]:
     findings: list[Finding] = []
     n_usable = n_looked = 0
     for cell in experiment.cells:
-        volumes = volumes_of(experiment, cell, subjects)
+        # what training reads; prepared or not, each needs its file
+        volumes = [v for v in volumes_of(experiment, cell, subjects) if not v.is_for_test_alone]
         for split in SPLITS:
             headers = read_headers(
                 spread([volume for volume in volumes if volume.split == split], n),
