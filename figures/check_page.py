@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
-from figures.pages import content_policy
+from figures.pages import page_text
 from figures.tables import file_word
 from utils.common.files import write_text
 
-TEMPLATES = Path(__file__).parent / "template"
 STYLES = ("report.css", "check.css")
 SCRIPTS = ("base.js", "check.js")
 STAMP = "shows individuals with their ids: keep it inside"
@@ -68,11 +65,7 @@ def write_check_page(page: CheckPage, path: str | Path) -> Path:
 
 def check_page_text(page: CheckPage) -> str:
     """The page as text; the same for the same findings."""
-    css, script = _texts(STYLES), _texts(SCRIPTS)
     content: dict[str, Any] = {
-        "policy": content_policy(css, script),
-        "css": Markup(css),
-        "script": Markup(script),
         "page": page,
         "file_word": file_word(page.experiment),
         "stamp": STAMP,
@@ -81,18 +74,7 @@ def check_page_text(page: CheckPage) -> str:
         "rows": [_row(picture) for picture in page.pictures],
         "key": _fingerprint(page),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("check.html.j2").render(content)
-
-
-def _texts(names: tuple[str, ...]) -> str:
-    return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    return page_text("check.html.j2", STYLES, SCRIPTS, content)
 
 
 def _fingerprint(page: CheckPage) -> str:

@@ -8,14 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from figures.association_table import AssociationView, association_view
 from figures.curves import curves, shows_dots
 from figures.methods import each_cell, methods_paragraph
 from figures.packing import pack_associations, pack_json
-from figures.pages import content_policy
+from figures.pages import page_text
 from figures.privacy import (
     MINIMUM_COUNT,
     known_ids,
@@ -45,7 +42,7 @@ from figures.tables import (
 )
 from utils.common.files import write_text
 
-TEMPLATES = Path(__file__).parent / "template"
+STYLES = ("report.css",)
 SCRIPTS = ("base.js", "plot.js", "persons.js", "associations.js", "linked.js", "report.js")
 INDIVIDUAL_STAMP = "contains individual-level points"
 
@@ -72,14 +69,9 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
     tables = _scrubbed(tables, individual_level)
     split = headline_split(tables)
     view = association_view(tables)
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     metrics = of_split(tables.metrics, split)
     checks = failed_checks(tables.cell_flags, split, individual_level)
     content: dict[str, Any] = {
-        "policy": content_policy(css, script),
-        "css": Markup(css),
-        "script": Markup(script),
         "experiment": tables.experiment,
         "file_word": file_word(tables.experiment),
         "split": split,
@@ -105,14 +97,7 @@ def report_page(tables: StudyTables, individual_level: bool) -> str:
         "packed_curves": pack_json(curves(tables, split, individual_level)),
         "packed_associations": None if view is None else pack_associations(view),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(content)
+    return page_text("report.html.j2", STYLES, SCRIPTS, content)
 
 
 def _scrubbed(tables: StudyTables, individual_level: bool) -> StudyTables:

@@ -8,7 +8,6 @@ import html
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -24,24 +23,9 @@ from figures.check_page import (
     side_by_side,
     write_check_page,
 )
+from tests.figures.page_reader import Reader
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
-
-
-class Reader(HTMLParser):
-    """Collects tags and text."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def picture(number: int, noise: float = 40.0, **changes) -> Picture:

@@ -7,7 +7,6 @@ import hashlib
 import html
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -18,22 +17,7 @@ from figures.packing import pack_associations, unpack_associations
 from figures.report import report_page, write_report
 from figures.report_tables import probability
 from figures.tables import StudyTables
-
-
-class Reader(HTMLParser):
-    """Collects tags, ids and text."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.tags: list[tuple[str, dict]] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.words.append(data)
+from tests.figures.page_reader import Reader
 
 
 @pytest.fixture(scope="module")
