@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -202,7 +204,7 @@ def evaluation_batches(volumes: CellVolumes, batch_size: int, n_workers: int) ->
 def _batches(epoch: Epoch, n_workers: int) -> Iterator[Batch]:
     """Read batch after batch into memory that is used again and again."""
     most = max(map(len, epoch.groups), default=0)
-    memory = BatchMemory((most, 1, *epoch.volumes.reader.contrast.box), np.float32)
+    memory = batch_memory((most, 1, *epoch.volumes.reader.contrast.box))
 
     def start(group: list[int], threads: ThreadPoolExecutor) -> Callable[[], Batch | None]:
         epoch.volumes.fetch(group)
@@ -264,14 +266,16 @@ class BatchMemory:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike):
         self.shape, self.dtype = shape, dtype
         self._blocks: list[np.ndarray] = []
+        self._lock = threading.Lock()
 
     def take(self) -> np.ndarray:
         """Memory of that shape, not cleared."""
-        for i in range(len(self._blocks)):
-            if _references(self._blocks, i) == _REFERENCES_WHEN_FREE:
-                return self._blocks[i]
-        self._blocks.append(np.empty(self.shape, dtype=self.dtype))
-        return self._blocks[-1]
+        with self._lock:
+            for i in range(len(self._blocks)):
+                if _references(self._blocks, i) == _REFERENCES_WHEN_FREE:
+                    return self._blocks[i]
+            self._blocks.append(np.empty(self.shape, dtype=self.dtype))
+            return self._blocks[-1]
 
 
 def _references(blocks: list[np.ndarray], i: int) -> int:
@@ -281,3 +285,9 @@ def _references(blocks: list[np.ndarray], i: int) -> int:
 
 # What the same call says of a block that nobody but its list holds: versions of Python differ.
 _REFERENCES_WHEN_FREE = _references([np.empty(0)], 0)
+
+
+@cache
+def batch_memory(shape: tuple[int, ...], kind: str = "float32") -> BatchMemory:
+    """Memory of a shape that all epochs share: a gigabyte for full-size volumes, cleared once."""
+    return BatchMemory(shape, kind)

@@ -17,7 +17,7 @@ import torch
 from datasets.augmentation import NO_AUGMENTATION, Augmentation
 from datasets.cache.index import Prepared
 from datasets.cache.reading import layout
-from datasets.loaders import BatchMemory, CellVolumes, Epoch, read_ahead
+from datasets.loaders import CellVolumes, Epoch, batch_memory, read_ahead
 from datasets.volumes import VolumeError
 
 _ALIGNMENT = 64
@@ -52,7 +52,8 @@ def quantised_batches(
     Every volume must be in the cache (`CellVolumes.prepared`). `pinned` memory uploads asynchronously.
     """
 
-    blocks = BatchMemory((_largest_batch(epoch),), np.uint8)
+    # a power of two, so that epochs with other groups share the memory
+    blocks = batch_memory((1 << (_largest_batch(epoch) - 1).bit_length(),), "uint8")
 
     def start(group: list[int], threads: ThreadPoolExecutor) -> Callable[[], QuantisedBatch | None]:
         epoch.volumes.fetch(group)
@@ -81,7 +82,7 @@ def _largest_batch(epoch: Epoch) -> int:
     """Bytes of the largest group's volumes."""
     cache, paths = epoch.volumes.reader.cache, epoch.volumes.paths
     n_bytes = [_padded(entry.n_bytes) if (entry := cache.entry(path)) else 0 for path in paths]  # type: ignore[union-attr]
-    return max((sum(n_bytes[position] for position in group) for group in epoch.groups), default=0)
+    return max((sum(n_bytes[position] for position in group) for group in epoch.groups), default=1)
 
 
 def _padded(n_bytes: int) -> int:

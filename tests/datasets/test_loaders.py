@@ -265,6 +265,7 @@ def test_memory_does_not_grow_with_the_number_of_batches(volumes, monkeypatch, n
             memories.append(self)
 
     monkeypatch.setattr(loaders, "BatchMemory", Watched)
+    loaders.batch_memory.cache_clear()  # else an earlier epoch's is used
     volumes._kept.update(dict.fromkeys(range(13), volumes.read(0)))
     often = Epoch(volumes, [[i % 13, (i + 1) % 13] for i in range(300)], AUGMENTED, (7,), 2)
     assert sum(1 for _ in loaders._batches(often, n_workers)) == 300
