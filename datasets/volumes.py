@@ -1,7 +1,7 @@
 """Image file -> network input, as in AgeMapper (Roibu et al. 2023).
 
 Read as stored, crop, divide by the crop's mean (some contrasts), divide by the contrast's scale factor.
-A volume that `-m prepare` prepared is taken from there (`cache.py`), with the same values.
+A volume that `-m prepare` prepared is taken from there (`cache/`), with the same values.
 """
 
 from __future__ import annotations

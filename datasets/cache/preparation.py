@@ -1,6 +1,6 @@
 """Every source file of an experiment -> prepared volumes, once: what to do, and doing it.
 
-A job writes shards of its own (`cache.py`), so that two jobs on one cache, or a job that is killed,
+A job writes shards of its own (`shards.py`), so that two jobs on one cache, or a job that is killed,
 harm nothing; at worst a volume is prepared twice. What a job has committed counts at once for all.
 """
 

@@ -178,7 +178,7 @@ def _moved(where: torch.Tensor, by: Augmentation, size: tuple[int, int, int]) ->
 def _parts(
     stored: torch.Tensor, volume: StoredVolume, size: tuple[int, int, int]
 ) -> list[torch.Tensor]:
-    """The parts of a stored volume (`cache.layout`) as tensors; unsigned numbers become int64."""
+    """The parts of a stored volume (`reading.layout`) as tensors; unsigned numbers become int64."""
     parts, offset = [], volume.offset
     for kind, count, n_bytes in layout(volume.entry, size):
         part = stored[offset : offset + count * np.dtype(kind).itemsize]
