@@ -3,7 +3,8 @@
 
 The mode word is a file in utils/modes; a longer mode is a row of them. Settings come from NAME.ini and
 NAME_eval.ini (copies of settings.ini and settings_eval.ini). Exit codes: 0 done, 1 failed, 2 usage or
-settings, 3 finished with some subjects, networks or cells failed.
+settings, 3 finished with some subjects, networks or cells failed, 4 stopped by SIGTERM or SIGUSR2 with
+everything kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import os
 import sys
 from pathlib import Path
 
+from utils.common.allocator import tune_allocator
 from utils.common.devices import is_device_name
 from utils.common.errors import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_PARTIAL,
     EXIT_SETTINGS,
+    EXIT_STOPPED,
     SettingsError,
     UserError,
 )
+from utils.common.launcher import launch
 from utils.common.provenance import PROGRAM_VERSION
 
 # mode -> (its steps, what it does); a step is utils/modes/<step>.py, or file:function:argument
@@ -37,6 +41,11 @@ MODES: dict[str, tuple[tuple[str, ...], str]] = {
     "evaluate-data": (("test",), "the same as test (published name)"),
     "train-and-evaluate-data": (("train", "test"), "train, then test (published name)"),
     "predict": (("predict",), "predict new subjects; ages are not needed"),
+    "convert": (("convert",), "weights in pickled modules -> tensors alone; runs nothing of it"),
+    "export": (
+        ("export",),
+        "trained networks as a folder for use elsewhere: weights and a model card",
+    ),
     "ensemble": (("ensemble",), "combine contrasts, correct for the age bias: deltas"),
     "associate": (("associate",), "deltas against nIDPs"),
     "figures": (("figures",), "the figures as PNG and SVG"),
@@ -76,7 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
         "left out: go on if there is something to go on from",
     )
     add(
-        "-e", "--epochs", type=_positive, help="train: epochs in total, instead of number_of_epochs"
+        "-e",
+        "--epochs",
+        type=_count,
+        help="train: epochs in total, instead of number_of_epochs; 0: only validate use_pre_trained",
     )
     add(
         "--set",
@@ -105,22 +117,30 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.dry_run and given.mode != "prepare":
         parser.error("--dry-run is for -m prepare")
+    from utils.common.interruption import STOP, StopRequested
     from utils.common.messages import also_log_to, say, start_messages, warn
 
     start_messages()
     try:
-        experiment = _experiment(given)
-        if not given.mode.startswith("clear"):
-            experiment.open()
-            also_log_to(experiment.paths.run_log)
-        try:
-            for step in MODES[given.mode][0]:
-                _run_step(step, experiment)
-        finally:
-            if given.mode != "verify":
-                experiment.close()
+        if launch().n > 1 and given.mode != "train":
+            raise SettingsError(
+                f"-m {given.mode} is the work of one process: start run.py without torchrun. Only -m train "
+                f"is shared by several ({launch().n} were started)."
+            )
+        with STOP.listening():
+            experiment = _experiment(given)
+            if not given.mode.startswith("clear"):
+                experiment.open()
+                also_log_to(experiment.paths.run_log)
+            try:
+                for step in MODES[given.mode][0]:
+                    _run_step(step, experiment)
+            finally:
+                if given.mode != "verify":
+                    experiment.close()
     except SettingsError as error:
-        for problem in error.problems:
+        # processes that were started together read the same files; one of a machine says so
+        for problem in error.problems if launch().local_index == 0 else ():
             sys.stderr.write(f"{problem}\n")
         return EXIT_SETTINGS
     except UserError as error:
@@ -131,6 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
         where = f"{str(error.filename)[:200]}: " if error.filename else ""
         sys.stderr.write(f"{given.mode} failed: {where}{error.strerror or error}.\n")
         return EXIT_FAILED
+    except StopRequested as request:
+        warn(f"stopped by {request}; everything done is kept, the same command goes on.")
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished epochs are kept, the same command goes on.\n")
         return 130
@@ -180,6 +203,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
 def _device(text: str) -> str:
     if not is_device_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not auto, cpu, cuda or cuda:N")
@@ -188,5 +215,6 @@ def _device(text: str) -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    tune_allocator()  # before torch is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's only word otherwise
     sys.exit(main())

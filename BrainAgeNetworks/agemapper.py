@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from BrainAgeNetworks.blocks import pooled_block, pooled_box
+from BrainAgeNetworks.blocks import blocks, checked_poolings, doubled, in_float32, pooled_box
 from BrainAgeNetworks.registry import NetworkPlan, register
 
 PUBLISHED_WIDTHS = (32, 64, 64, 64, 64)
@@ -27,18 +27,12 @@ class AgeMapper(nn.Module):
     def __init__(self, plan: NetworkPlan):
         super().__init__()
         widths = plan.widths or PUBLISHED_WIDTHS
-        box = tuple(2 * size for size in plan.box) if plan.upsample else plan.box
-        self.Upsample = (
-            nn.Upsample(scale_factor=2, mode="trilinear", align_corners=True)
-            if plan.upsample
-            else nn.Identity()
-        )
+        n_poolings = checked_poolings(plan.n_poolings, len(widths))
+        self.Upsample = doubled(plan.upsample)
         self.Feature_Extractor = nn.Sequential()
-        for i, (n_in, n_out) in enumerate(zip((1, *widths), widths)):
-            self.Feature_Extractor.add_module(
-                f"Convolution_{i}", pooled_block(n_in, n_out, bias=False)
-            )
-        n_features = math.prod(pooled_box(box, len(widths))) * widths[-1]  # type: ignore[arg-type]
+        for i, block in enumerate(blocks(widths, n_poolings, bias=False)):
+            self.Feature_Extractor.add_module(f"Convolution_{i}", block)
+        n_features = math.prod(pooled_box(plan.first_box, n_poolings)) * widths[-1]
         sizes = (n_features, *HIDDEN_WIDTHS, plan.n_outputs)
         self.FullyConnected = nn.Sequential()
         for number, (n_in, n_out) in zip((3, 2, 1), itertools.pairwise(sizes)):
@@ -51,7 +45,7 @@ class AgeMapper(nn.Module):
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         features = self.Feature_Extractor(self.Upsample(volumes))
-        return self.FullyConnected(features.flatten(start_dim=1))
+        return in_float32(self.FullyConnected, features.flatten(start_dim=1))
 
 
 register("agemapper")(AgeMapper)

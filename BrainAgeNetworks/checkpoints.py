@@ -73,6 +73,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def weights_hash(*networks: torch.nn.Module) -> str:
+    """sha256 over the names and bytes of all weights and statistics: equal only for equal networks."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, value in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _why_without_checksum(path: Path, data: bytes) -> str:
     """Tell a damaged checkpoint of ours from somebody else's file; nothing in it is executed."""
     if data[:1] == pickle.PROTO:

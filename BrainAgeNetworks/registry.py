@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from BrainAgeNetworks.blocks import PooledBlock
 from utils.common.errors import UserError
 
 _builders: dict[str, Callable[[NetworkPlan], nn.Module]] = {}
@@ -23,6 +25,13 @@ class NetworkPlan:
     widths: tuple[int, ...] = ()  # channels of each block; (): as published
     dropout_rates: tuple[float, float, float] = (0.0, 0.0, 0.0)
     upsample: bool = False  # x2, trilinear, before the first block
+    n_poolings: int | None = None  # so many of the first blocks pool; None: all that can
+
+    @property
+    def first_box(self) -> tuple[int, int, int]:
+        """(X, Y, Z) of what the first block gets."""
+        x, y, z = self.box
+        return (2 * x, 2 * y, 2 * z) if self.upsample else self.box
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -73,6 +82,14 @@ def build_network(plan: NetworkPlan) -> nn.Module:
             f"network = {plan.network!r} is not registered; choose from {', '.join(network_names())}."
         )
     return _builders[plan.network](plan)
+
+
+def with_one_pooling_fewer(plan: NetworkPlan) -> NetworkPlan:
+    """The same network whose last pooled block does not pool: for half the resolution, as it is."""
+    with torch.device("meta"):
+        network = build_network(plan)
+    n_poolings = sum(isinstance(module, PooledBlock) for module in network.modules())
+    return replace(plan, n_poolings=n_poolings - 1)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -2,8 +2,8 @@
 
 Peng et al. 2021, Medical Image Analysis 68:101871, doi 10.1016/j.media.2020.101871. Origin: the authors'
 release (MIT); names of layers are theirs. Changes: the average pool covers whatever box the poolings
-leave (5 x 6 x 5 at 160 x 192 x 160), the output is flat, and log-softmax is left to the target, so that
-the same network also regresses years.
+leave (5 x 6 x 5 at 160 x 192 x 160), the output is flat, log-softmax is left to the target, so that the
+same network also regresses years, and 2 mm volumes may be upsampled, as AgeMapper does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from BrainAgeNetworks.blocks import pointwise_block, pooled_block, pooled_box
+from BrainAgeNetworks.blocks import (
+    blocks,
+    checked_poolings,
+    doubled,
+    in_float32,
+    pooled_box,
+    unpooled_block,
+)
 from BrainAgeNetworks.registry import NetworkPlan, register
 from utils.common.errors import UserError
 
@@ -28,15 +35,14 @@ class SFCN(nn.Module):
             raise UserError(
                 "[NETWORK] widths: sfcn needs at least two (the last is its 1x1x1 block)."
             )
-        if plan.upsample:
-            raise UserError(
-                "[NETWORK] upsample_2mm: sfcn was never published with it; set it to False."
-            )
-        box = pooled_box(plan.box, len(widths) - 1)
+        n_poolings = checked_poolings(plan.n_poolings, len(widths) - 1)
+        self.upsample = doubled(plan.upsample)
         self.feature_extractor = nn.Sequential()
-        for i, (n_in, n_out) in enumerate(zip((1, *widths), widths)):
-            block = pooled_block if i < len(widths) - 1 else pointwise_block
-            self.feature_extractor.add_module(f"conv_{i}", block(n_in, n_out, bias=True))
+        for i, block in enumerate(blocks(widths[:-1], n_poolings, bias=True)):
+            self.feature_extractor.add_module(f"conv_{i}", block)
+        last = unpooled_block(widths[-2], widths[-1], bias=True, kernel_size=1)
+        self.feature_extractor.add_module(f"conv_{len(widths) - 1}", last)
+        box = pooled_box(plan.first_box, n_poolings)
         self.classifier = nn.Sequential()
         self.classifier.add_module("average_pool", nn.AvgPool3d(box))
         if plan.dropout_rates[0] > 0:
@@ -46,7 +52,8 @@ class SFCN(nn.Module):
         )
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.feature_extractor(volumes)).flatten(start_dim=1)
+        features = self.feature_extractor(self.upsample(volumes))
+        return in_float32(self.classifier, features).flatten(start_dim=1)
 
 
 register("sfcn")(SFCN)

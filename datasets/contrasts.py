@@ -8,7 +8,7 @@ more rows and the optional columns `shape`, `crop`, `volume_index`, `divide_by_m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ PUBLISHED_GRIDS: dict[float, tuple[Shape, Crop]] = {
 MOST_VOXELS_AN_EDGE = 1600
 # AgeMapper divides these by the mean of the cropped volume before the scale factor.
 DIVIDED_BY_MEAN = ("T1_nonlinear", "T1_linear", "T2_nonlinear")
+# How a volume becomes input: as AgeMapper's release does it, or as that of SFCN (Peng et al. 2021).
+AGEMAPPER, PENG = "agemapper", "peng"
 # Volume 0 sits at this world coordinate (mm) in the LAS box of the MNI152 template as FSL stores it.
 MNI_ORIGIN_MM = (90.0, -126.0, -72.0)
 
@@ -50,6 +52,7 @@ class Contrast:
     volume_index: int | None  # which volume of a 4D file
     divide_by_mean: bool
     category: str
+    preprocessing: str = AGEMAPPER  # or PENG: the mean is that of the whole volume
 
     @property
     def box(self) -> Shape:
@@ -79,6 +82,7 @@ class Contrast:
             "crop": [list(pair) for pair in self.crop],
             "volume_index": self.volume_index,
             "divide_by_mean": self.divide_by_mean,
+            "preprocessing": self.preprocessing,
         }
 
 
@@ -103,6 +107,27 @@ def read_contrast_table(path: str | Path) -> dict[str, Contrast]:
             raise UserError(f"{path}: contrast {contrast.name} occurs twice.")
         contrasts[contrast.name] = contrast
     return contrasts
+
+
+def preprocessed(contrast: Contrast, preprocessing: str) -> Contrast:
+    """A contrast of the table as `[DATA] preprocessing` has it.
+
+    "agemapper": as the table says. "peng": divided by the mean of the whole volume, not by a scale
+    factor, and cropped to a box of the same size about the centre, (shape - box) // 2 on each axis.
+    Source of the latter: Peng et al. 2021, Medical Image Analysis 68:101871, as in the authors' release.
+    """
+    if preprocessing == AGEMAPPER:
+        return contrast
+    starts = [(size - edge) // 2 for size, edge in zip(contrast.shape, contrast.box)]
+    crop: Any = tuple((start, start + edge) for start, edge in zip(starts, contrast.box))
+    return replace(
+        contrast, crop=crop, scale_factor=1.0, divide_by_mean=True, preprocessing=preprocessing
+    )
+
+
+def described_contrast(record: dict[str, Any]) -> dict[str, Any]:
+    """The contrast of a record as `describe` gives it now; records of earlier versions knew one preprocessing."""
+    return {"preprocessing": AGEMAPPER, **record}
 
 
 def choose_contrasts(table: dict[str, Contrast], flag: str | tuple[str, ...]) -> list[Contrast]:

@@ -2,26 +2,18 @@
 
 A volume as stored has its first axis contiguous (Fortran order), a network's input its last (C order):
 `fill_box` crops, converts, scales and turns in one pass. A prepared volume holds only the voxels of
-its mask (those that are not 0), as runs along the last axis: `expand_runs` writes them into a box.
+its mask (those that are not 0), as runs along the last axis: `expand_runs` writes them into a box,
+`move_runs` says where a device has to write them.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from utils.common.compiling import compiled
 
 # Edge of the tiles in which the axes are swapped; measured: 8 takes half the time of 16 or 32.
 _TILE = 8
-
-
-def compiled(function):
-    """Compile a function when it is first called, without Python's lock; keep the result on disk."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except (
-        RuntimeError
-    ):  # neither this folder nor the user's can be written to: compile in every run
-        return njit(nogil=True)(function)
 
 
 # How `expand_runs` turns a stored number into a voxel.
@@ -230,3 +222,80 @@ def quantise(values, step, first, codes):
             code = largest
         codes[i] = np.uint16(code)
     return n_outside
+
+
+@compiled
+def move_runs(counts, starts, lengths, n_values, size, shift, mirrored, firsts, jumps, sources):
+    """Where the voxels of a prepared volume go in a box that is moved; what leaves it is dropped.
+
+    firsts and jumps (int32, like starts) get the places of the voxels that stay: the n-th of them goes to
+    flat position step[0] + ... + step[n], where step[firsts[i]] = jumps[i] for the i-th run and 1
+    everywhere else. sources gets which of the volume's voxels each run begins with. Returns the numbers
+    of runs and of voxels that stay; (-1, -1) where counts and runs do not fit each other, the number of
+    values, or (x, y, z) `size`.
+    """
+    size_x, size_y, size_z = size
+    shift_x, shift_y, shift_z = shift
+    run, n = np.int64(0), np.int64(0)
+    n_runs_kept, n_kept, before = 0, np.int64(0), np.int64(0)
+    for source_x in range(size_x):
+        x = source_x + shift_x
+        for source_y in range(size_y):
+            y = source_y + shift_y
+            n_runs = np.int64(counts[source_x * size_y + source_y])
+            if run + n_runs > len(lengths):
+                return -1, -1
+            stays = 0 <= x < size_x and 0 <= y < size_y
+            row = ((size_x - 1 - x if mirrored else x) * size_y + y) * size_z
+            for _ in range(n_runs):
+                start, length = np.int64(starts[run]), np.int64(lengths[run])
+                if start + length > size_z:
+                    return -1, -1
+                first = max(start + shift_z, 0)
+                last = min(start + shift_z + length, size_z)
+                if stays and first < last:
+                    firsts[n_runs_kept] = n_kept
+                    jumps[n_runs_kept] = row + first - before
+                    sources[n_runs_kept] = n + first - start - shift_z
+                    before = row + last - 1
+                    n_runs_kept += 1
+                    n_kept += last - first
+                n += length
+                run += 1
+    if run != len(lengths) or n != n_values:
+        return -1, -1
+    return n_runs_kept, n_kept
+
+
+@compiled
+def keep_values(values, firsts, sources, n_voxels, kept):
+    """Copy the (n_voxels,) values that stay, see `move_runs`."""
+    for i in range(len(firsts)):
+        last = firsts[i + 1] if i + 1 < len(firsts) else n_voxels
+        source = values[sources[i] : sources[i] + last - firsts[i]]
+        target = kept[firsts[i] : last]
+        for j in range(len(target)):
+            target[j] = source[j]
+
+
+@compiled
+def move_voxels(positions, values, size, shift, mirrored, kept, targets):
+    """Flat positions (int32 `targets`) of single voxels in a box that is moved, and their values (`kept`).
+
+    Returns how many stay in the box; -1 where a position is not of a box of (x, y, z) `size`.
+    """
+    size_x, size_y, size_z = size
+    shift_x, shift_y, shift_z = shift
+    n_kept = 0
+    for i in range(len(positions)):
+        position = np.int64(positions[i])
+        if position >= size_x * size_y * size_z:
+            return -1
+        z = position % size_z + shift_z
+        y = position // size_z % size_y + shift_y
+        x = position // (size_z * size_y) + shift_x
+        if 0 <= x < size_x and 0 <= y < size_y and 0 <= z < size_z:
+            targets[n_kept] = ((size_x - 1 - x if mirrored else x) * size_y + y) * size_z + z
+            kept[n_kept] = values[i]
+            n_kept += 1
+    return n_kept

@@ -1,7 +1,8 @@
-"""Image file -> network input, as in AgeMapper (Roibu et al. 2023).
+"""Image file -> network input, as in AgeMapper (Roibu et al. 2023) or as for SFCN (Peng et al. 2021).
 
-Read as stored, crop, divide by the crop's mean (some contrasts), divide by the contrast's scale factor.
-A volume that `-m prepare` prepared is taken from there (`cache/`), with the same values.
+AgeMapper: read as stored, crop, divide by the crop's mean (some contrasts), divide by the contrast's
+scale factor. SFCN: read as stored, divide by the mean of the whole volume, crop about the centre. A volume
+that `-m prepare` prepared is taken from there (`cache/`), with the same values.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets import kernels
-from datasets.augmentation import NO_AUGMENTATION, Augmentation
+from datasets.augmentation import NO_AUGMENTATION, Augmentation, memory_before
 from datasets.cache.index import Prepared
 from datasets.cache.reading import ContrastCache
-from datasets.conforming import conformed
-from datasets.contrasts import Contrast
+from datasets.conforming import Conformed, conformed
+from datasets.contrasts import PENG, Contrast
 from datasets.images import Image, ReadFaultError, VolumeError, open_image
 
 __all__ = ["Crop", "VolumeError", "VolumeReader", "auto_scale_factor", "open_crop", "read_crop"]
@@ -40,7 +41,7 @@ class Crop:
     whole: bool  # stored as whole numbers
     done: str  # what conforming did to it
     n_mask: int  # voxels of the crop that are not 0
-    mean: float  # of the crop, background included
+    mean: float  # of the crop, or (preprocessing `peng`) of the whole volume; background included
     mask_mean: float
     mask_sd: float
     smallest: float  # of the voxels that are not 0
@@ -50,10 +51,12 @@ class Crop:
         self, box: np.ndarray, divisor: float = 1.0, by: Augmentation = NO_AUGMENTATION
     ) -> None:
         """Write the crop in stored intensities / divisor, augmented, into (X, Y, Z) float32 `box`."""
+        moved, before = by.by_whole_voxels, memory_before(by, box)
         kernels.fill_box(
             self.voxels, *self.start, self.slope, self.intercept, np.float32(divisor),
-            by.shift, by.mirrored, box,
+            moved.shift, moved.mirrored, before,
         )  # fmt: skip
+        by.finish(before, box)
 
     def fill_stored(self, box: np.ndarray) -> None:
         """Write the crop's numbers as stored, before slope and intercept, into `box`."""
@@ -126,11 +129,26 @@ def crop_of(image: Image, contrast: Contrast, conform: str) -> Crop:
     _refuse_unusable(n_voxels, n_mask, smallest, largest)
     mask_mean = total / n_mask
     variance = max(squares / n_mask - mask_mean**2, 0.0)
+    mean = _whole_mean(found, voxels) if contrast.preprocessing == PENG else total / n_voxels
     return Crop(
         voxels, found.slope, found.intercept, (x0, y0, z0), contrast.box,
         found.voxels.dtype.kind in "biu", found.done,
-        int(n_mask), total / n_voxels, mask_mean, float(np.sqrt(variance)), smallest, largest,
+        int(n_mask), mean, mask_mean, float(np.sqrt(variance)), smallest, largest,
     )  # fmt: skip
+
+
+def _whole_mean(found: Conformed, voxels: np.ndarray) -> float:
+    """Mean of the whole volume, background included; refuses a volume that has none."""
+    n_bad, _, total, *_ = kernels.summarise(
+        voxels, 0, voxels.shape[0], 0, voxels.shape[1], 0, voxels.shape[2],
+        found.slope, found.intercept,
+    )  # fmt: skip
+    if n_bad:
+        raise VolumeError(
+            f"{_what_is_bad(found.voxels, n_bad)} outside the crop, and it is divided by the mean of the "
+            "whole volume"
+        )
+    return total / voxels.size
 
 
 def read_crop(path: str | Path, contrast: Contrast, conform: str = "strict") -> np.ndarray:
@@ -143,7 +161,7 @@ def read_crop(path: str | Path, contrast: Contrast, conform: str = "strict") -> 
 def divisor(
     contrast: Contrast, scale_factor: float, mean: float, smallest: float, largest: float
 ) -> float:
-    """What a crop is divided by: its mean where the contrast asks for it, times the scale factor.
+    """What a crop is divided by: the mean where the contrast asks for it, times the scale factor.
 
     Raises
     ------
@@ -153,8 +171,11 @@ def divisor(
     found = float(scale_factor)
     if contrast.divide_by_mean:
         if not mean > 0:
+            whole = contrast.preprocessing == PENG
             raise VolumeError(
-                f"the mean intensity of the crop is {mean:g}, it cannot be divided by"
+                f"the mean intensity of the whole volume is {mean:g}, preprocessing peng cannot divide by it"
+                if whole
+                else f"the mean intensity of the crop is {mean:g}, it cannot be divided by"
             )
         found *= mean
     with np.errstate(over="ignore"):

@@ -24,9 +24,10 @@ def methods_paragraph(description: dict[str, Any]) -> str:
         Any of: `simulated` (bool), `contrasts` (list), `counts` ({sex: {split: n}}), `age_range_years`
         ([low, high]), `families_kept_together` (bool), `preprocessing` (phrase), `network`, `n_parameters`,
         `n_networks`, `dropout` (phrase), `loss`, `optimiser`, `learning_rate`, `scheduler` (phrase),
-        `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `seed`, `intervals`
-        (phrase), `combination`, `combination_fitted_on`, `correction`, `correction_fitted_on`, `confounds` (list)
-        or `n_confounds`, `nidp_transform` (phrase), `n_nidps`, `family` (phrase), `n_families`, `n_tests`,
+        `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `besides` (sentences),
+        `seed`, `intervals` (phrase), `combination`, `combination_fitted_on`, `correction`,
+        `correction_fitted_on`, `confounds` (list) or `n_confounds`, `nidp_transform` (phrase), `n_nidps`,
+        `family` (phrase), `n_families`, `n_tests`,
         `alpha`, `software` ({name: version}), `split`, `deltas_given` (bool). Missing ones leave their sentence out.
     """
     parts = (
@@ -117,6 +118,7 @@ def _training(facts: dict[str, Any]) -> list[str]:
     if augmentation:
         words = augmentation if isinstance(augmentation, str) else _listed(list(augmentation))
         sentences.append(_sentence(f"Training volumes were augmented ({words})"))
+    sentences += facts.get("besides") or []
     if facts.get("seed") is not None:
         sentences.append(f"The study's seed was {facts['seed']}.")
     return sentences

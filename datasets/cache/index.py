@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from datasets.contrasts import Contrast
+from datasets.contrasts import AGEMAPPER, Contrast
 from utils.common.errors import UserError
 from utils.common.files import write_bytes
 
@@ -37,18 +37,22 @@ class CacheKey:
     volume_index: int | None
     conform: str
     storage: str
+    preprocessing: str = AGEMAPPER
 
     @classmethod
     def of(cls, contrast: Contrast, conform: str, storage: str) -> CacheKey:
         """The key of a contrast as the settings have it."""
         return cls(
             FORMAT_VERSION, contrast.name, contrast.shape, contrast.voxel_mm, contrast.crop,
-            contrast.volume_index, conform, storage,
+            contrast.volume_index, conform, storage, contrast.preprocessing,
         )  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
-        """As JSON would give it back."""
-        return json.loads(json.dumps(asdict(self)))
+        """As JSON would give it back; the preprocessing that caches always had is not written."""
+        content = json.loads(json.dumps(asdict(self)))
+        if self.preprocessing == AGEMAPPER:
+            del content["preprocessing"]
+        return content
 
     @property
     def folder_name(self) -> str:
@@ -63,7 +67,8 @@ class CacheKey:
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """In what another key differs from this one."""
-        mine = self.plain()
+        mine = {"preprocessing": AGEMAPPER, **self.plain()}
+        other = {"preprocessing": AGEMAPPER, **other}
         return [
             f"{name} was {other.get(name)!r} and is {value!r}"
             for name, value in mine.items()
@@ -92,7 +97,9 @@ class Prepared:
     n_runs: int = 0
     n_exact: int = 0
     n_mask: int = 0
-    mean: float = 0.0  # of the crop, background included
+    mean: float = (
+        0.0  # of the crop, or (preprocessing `peng`) of the whole volume; background included
+    )
     mask_mean: float = 0.0
     mask_sd: float = 0.0
     smallest: float = 0.0

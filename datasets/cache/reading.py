@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets import kernels
-from datasets.augmentation import Augmentation
+from datasets.augmentation import Augmentation, memory_before
 from datasets.cache.index import (
     VOLUMES_ENDING,
     CacheKey,
@@ -76,6 +76,12 @@ class ContrastCache:
         VolumeError
             There is no volume, or its bytes are damaged.
         """
+        before = memory_before(by, box)
+        self._expand(entry, divisor, by.by_whole_voxels, before)
+        by.finish(before, box)
+
+    def _expand(self, entry: Prepared, divisor: float, by: Augmentation, box: np.ndarray) -> None:
+        """`expand` for what only shifts and mirrors."""
         parts = unpacked(self.payload(entry), entry, self.key.box)
         factor = np.float32(divisor)
         if entry.linear:

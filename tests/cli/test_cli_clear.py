@@ -78,7 +78,7 @@ def test_checkpoints_of_single_epochs(study):
 
 def test_all_checkpoints(study):
     gone = removed_by(study, "clear-checkpoints-completely")
-    assert len(gone) == 24 and all(name.endswith(".pt") for name in gone)
+    assert len(gone) == 32 and all(name.endswith(".pt") for name in gone)
 
 
 def test_logs(study):

@@ -175,12 +175,20 @@ def test_going_on_with_other_subjects_is_refused(study):
 
 
 @pytest.mark.parametrize(
-    "words", [("-e", "0"), ("-c", "first"), ("--network", "x"), ("--device", "tpu")]
+    "words", [("-e", "-1"), ("-c", "first"), ("--network", "x"), ("--device", "tpu")]
 )
 def test_words_that_cannot_be_used_end_with_usage(study, words: tuple[str, str]):
     ended = study.run("train", *words)
     assert ended.code == 2
     assert "usage: run.py" in ended.err and repr(words[1]) in ended.err
+
+
+def test_no_epochs_are_for_given_weights(study):
+    ended = study.run("train", "-e", "0")
+    assert (
+        ended.code == 1
+        and "-e 0 validates given weights; set [TRAINING] use_pre_trained" in ended.err
+    )
 
 
 def test_a_device_that_is_not_there_is_named(study):

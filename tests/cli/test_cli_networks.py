@@ -205,9 +205,32 @@ def damaged_flip(data: bytes) -> bytes:
 def test_a_damaged_checkpoint_is_named(study, damage, said: str, mode: str, file: str):
     path = study.network() / file
     path.write_bytes(damage(path.read_bytes()))
+    (study.network() / "previous.pt").unlink()
     ended = study.run(mode, *ONE_CELL)
     assert ended.code == 1
     assert f"{path}: {said}" in ended.err
+
+
+def test_the_checkpoint_before_a_damaged_one_is_gone_on_from(study, same_to_the_bit):
+    path = study.network() / "last.pt"
+    whole = torch.load(path, weights_only=True)
+    path.write_bytes(damaged_flip(path.read_bytes()))
+    ended = study.run("train", *ONE_CELL)
+    assert ended.code == 0 and f"{path}: is damaged" in ended.err
+    assert "THE CHECKPOINT BEFORE IT IS USED INSTEAD" in ended.err
+    assert (study.network() / "last.damaged").is_file()
+    again = torch.load(path, weights_only=True)
+    assert same_to_the_bit(again | {"versions": None}, whole | {"versions": None})
+    assert study.run("verify").code == 0
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(study):
+    for name in ("last.pt", "previous.pt"):
+        path = study.network() / name
+        path.write_bytes(damaged_flip(path.read_bytes()))
+    ended = study.run("train", *ONE_CELL)
+    assert ended.code == 1 and "previous.pt: is damaged" in ended.err
+    assert (study.network() / "last.pt").is_file()
 
 
 def test_weights_of_another_program_are_named(study):

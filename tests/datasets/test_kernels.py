@@ -90,3 +90,58 @@ def test_quantise_rounds_and_counts_what_is_cut_off():
     values = np.array([-3.0, -2.0, 0.26, 125.4, 126.0], np.float32)
     assert kernels.quantise(values, 0.5, -4.0, codes) == 2
     assert codes.tolist() == [0, 0, 5, 255, 255]
+
+
+@given(st.integers(0, 99), st.sampled_from([0.0, 0.02, 0.5, 1.0]), shifts, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_moved_runs_say_where_each_voxel_goes(seed, filled, shift, mirrored):
+    rng = np.random.default_rng(seed)
+    box = (rng.normal(0, 5, BOX) * (rng.random(BOX) < filled)).astype(np.float32)
+    values, counts, starts, lengths = runs_of(box)
+    kept, firsts, jumps, sources = np.empty_like(values), *np.empty((3, len(starts)), np.int32)
+    n_runs, n_voxels = kernels.move_runs(
+        counts, starts, lengths, len(values), BOX, shift, mirrored, firsts, jumps, sources
+    )
+    kernels.keep_values(values, firsts[:n_runs], sources[:n_runs], n_voxels, kept)
+    steps = np.ones(n_voxels, np.int64)
+    steps[firsts[:n_runs]] = jumps[:n_runs]
+    moved = np.zeros(BOX, np.float32)
+    moved.reshape(-1)[np.cumsum(steps)] = kept[:n_voxels]
+    wanted = Augmentation(shift, mirrored).apply(box)
+    assert np.array_equal(moved, wanted) and n_voxels == np.count_nonzero(wanted)
+    positions = np.flatnonzero(box).astype(np.uint32)
+    targets = np.empty(len(positions), np.int32)
+    n_kept = kernels.move_voxels(positions, values, BOX, shift, mirrored, kept, targets)
+    alone = np.zeros(BOX, np.float32)
+    alone.reshape(-1)[targets[:n_kept]] = kept[:n_kept]
+    assert np.array_equal(alone, wanted)
+
+
+def runs_of(box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(values, counts, starts, lengths) of the voxels that are not 0."""
+    counts = np.empty(box.shape[0] * box.shape[1], np.uint16)
+    starts, lengths = np.empty((2, box.size), np.uint16)
+    n_runs = kernels.find_runs(box, counts, starts, lengths)
+    return box[box != 0], counts, starts[:n_runs].copy(), lengths[:n_runs].copy()
+
+
+@pytest.mark.parametrize("wrong", ["too few values", "too many values", "counts", "starts"])
+def test_runs_that_contradict_each_other_are_not_moved(wrong):
+    values, counts, starts, lengths = runs_of(stored("float32", 3)[CROP].copy(order="C"))
+    n_values = len(values)
+    if wrong == "counts":
+        counts[0] += 1
+    elif wrong == "starts":
+        starts[5] = BOX[2]
+    else:
+        n_values += 1 if wrong == "too many values" else -1
+    places = np.empty((3, len(starts)), np.int32)
+    found = kernels.move_runs(counts, starts, lengths, n_values, BOX, (0, 0, 0), False, *places)
+    assert found == (-1, -1)
+
+
+def test_a_voxel_outside_its_box_is_not_moved():
+    positions, values = np.array([3, 9 * 7 * 11], np.uint32), np.ones(2, np.float32)
+    targets = np.empty(2, np.int32)
+    none = (0, 0, 0)
+    assert kernels.move_voxels(positions, values, BOX, none, False, values.copy(), targets) == -1

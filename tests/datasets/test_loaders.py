@@ -12,21 +12,26 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import images, loaders
+from datasets import batch_memory, images, loaders
 from datasets.augmentation import Augmentation, AugmentationPlan
+from datasets.batch_memory import BatchMemory
 from datasets.cache.preparation import carry_out, plan_contrast
 from datasets.cache.reading import ContrastCache
 from datasets.loaders import (
     Batch,
-    BatchMemory,
     CellVolumes,
     Epoch,
+    Share,
     evaluation_batches,
+    evaluation_epoch,
     training_batches,
+    training_epoch,
 )
 from datasets.volumes import VolumeReader
+from utils.common.errors import UserError
 
 AUGMENTED = AugmentationPlan(shift_voxels=2, mirror=True)
+EVERYTHING = AugmentationPlan(2, True, 10.0, 0.1, 0.2, 0.2)
 
 
 @dataclass
@@ -68,7 +73,8 @@ def positions(batches) -> list[list[int]]:
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
-        a.positions.equal(b.positions)
+        (a.step, a.n_in_group) == (b.step, b.n_in_group)
+        and a.positions.equal(b.positions)
         and a.volumes.equal(b.volumes)
         and a.ages_years.equal(b.ages_years)
         for a, b in zip(first, second)
@@ -264,11 +270,11 @@ def test_memory_does_not_grow_with_the_number_of_batches(volumes, monkeypatch, n
             super().__init__(*shape)
             memories.append(self)
 
-    monkeypatch.setattr(loaders, "BatchMemory", Watched)
-    loaders.batch_memory.cache_clear()  # else an earlier epoch's is used
+    monkeypatch.setattr(batch_memory, "BatchMemory", Watched)
+    batch_memory.batch_memory.cache_clear()  # else an earlier epoch's is used
     volumes._kept.update(dict.fromkeys(range(13), volumes.read(0)))
     often = Epoch(volumes, [[i % 13, (i + 1) % 13] for i in range(300)], AUGMENTED, (7,), 2)
-    assert sum(1 for _ in loaders._batches(often, n_workers)) == 300
+    assert sum(1 for _ in loaders.batches(often, n_workers)) == 300
     (memory,) = memories
     assert 1 <= len(memory._blocks) <= loaders.N_BATCHES_AHEAD + 3
 
@@ -305,3 +311,163 @@ def test_leaving_early_ends_the_threads(volumes):
         break
     gc.collect()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("plan", [AUGMENTED, EVERYTHING])
+@pytest.mark.parametrize("first_step", [1, 2, 3])
+def test_an_epoch_goes_on_at_any_group_without_reading_those_before(volumes, plan, first_step):
+    whole = list(training_batches(volumes, 4, plan, 7, 1, 0))
+    assert [batch.step for batch in whole] == [0, 1, 2]
+    assert [batch.n_in_group for batch in whole] == [4, 4, 5]
+    before = len(volumes.reader.read_paths)
+    rest = list(training_batches(volumes, 4, plan, 7, 1, 2, first_step=first_step))
+    assert same(rest, whole[first_step:])
+    n_read = len(volumes.reader.read_paths) - before
+    assert n_read == sum(batch.n_in_group for batch in whole[first_step:])
+
+
+def test_a_group_that_is_passed_over_leaves_a_gap_in_the_steps(volumes):
+    groups = training_epoch(volumes, 4, AUGMENTED, 7, 1).groups
+    for position in groups[1][1:]:
+        volumes.paths[position].unlink()
+    found = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 0))
+    assert [batch.step for batch in found] == [0, 2]
+    again = training_batches(volumes, 4, AUGMENTED, 7, 1, 0, first_step=1)
+    assert [batch.step for batch in again] == [2]
+
+
+def test_a_subject_that_comes_again_is_augmented_otherwise(volumes):
+    def drawn(first_step: int) -> list[Batch]:
+        return list(
+            training_batches(
+                volumes, 4, AUGMENTED, 7, 3, 0, first_step=first_step, sampling="age_balanced"
+            )
+        )
+
+    whole = drawn(0)
+    seen = flat(whole)
+    assert len(seen) == 13 > len(set(seen))
+    assert same(drawn(2), whole[2:])  # what came in the groups before is counted
+    rows = torch.cat([batch.volumes for batch in whole])
+    assert len({(p, row.numpy().tobytes()) for p, row in zip(seen, rows)}) >= 12
+    each = {
+        position: row
+        for batch in training_batches(volumes, 4, AUGMENTED, 7, 3, 0)
+        for position, row in zip(batch.positions.tolist(), batch.volumes)
+    }
+    for place, position in enumerate(seen):
+        if position not in seen[:place]:
+            assert torch.equal(rows[place], each[position])
+
+
+def test_everything_from_files_memory_and_cache_is_the_same(volumes, tmp_path):
+    """The tiny volumes hold whole numbers, which a cache keeps exactly."""
+    direct = list(training_batches(volumes, 4, EVERYTHING, 7, 1, 2))
+    contrast = volumes.reader.contrast
+    cache = prepared(volumes.paths, contrast, tmp_path)
+    cached = replace(volumes, reader=VolumeReader(contrast, 100.0, cache=cache))
+    assert same(direct, list(training_batches(cached, 4, EVERYTHING, 7, 1, 2)))
+    volumes.keep_in_memory()
+    assert same(direct, list(training_batches(volumes, 4, EVERYTHING, 7, 1, 2)))
+    plain = list(training_batches(volumes, 4, AUGMENTED, 7, 1, 2))
+    assert not any(torch.equal(a.volumes, b.volumes) for a, b in zip(plain, direct))
+
+
+@pytest.fixture
+def shared(volumes, tmp_path) -> CellVolumes:
+    """Prepared volumes, of which the cache knows that two cannot be used."""
+    volumes.paths[3].unlink()
+    volumes.paths[9].write_bytes(b"no image")
+    contrast = volumes.reader.contrast
+    reader = VolumeReader(
+        contrast, 100.0, cache=prepared(volumes.paths, contrast, tmp_path / "cache")
+    )
+    return replace(volumes, reader=reader)
+
+
+def of_share(volumes: CellVolumes, share: Share, size: int, **words) -> list[Batch]:
+    mine = replace(volumes, failures={})  # a process knows nothing of the others
+    return list(training_batches(mine, size, AUGMENTED, 7, 1, 0, share=share, **words))
+
+
+@pytest.mark.parametrize(("n", "size"), [(2, 4), (3, 4), (4, 4), (2, 12), (3, 13)])
+def test_the_parts_of_processes_make_the_groups_of_one(shared, n, size):
+    one = of_share(shared, Share(), size, smallest_group=n)
+    parts = [of_share(shared, Share(index, n), size) for index in range(n)]
+    assert {len(part) for part in parts} == {len(one)}
+    for step, whole in enumerate(one):
+        mine = [part[step] for part in parts]
+        assert torch.cat([batch.positions for batch in mine]).equal(whole.positions)
+        assert torch.cat([batch.volumes for batch in mine]).equal(whole.volumes)
+        assert torch.cat([batch.ages_years for batch in mine]).equal(whole.ages_years)
+        assert {(b.step, b.n_in_group) for b in mine} == {(whole.step, len(whole.positions))}
+        sizes = [len(batch.positions) for batch in mine]
+        assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("sampling", ["each", "age_balanced"])
+def test_a_process_goes_on_at_any_group(shared, sampling):
+    whole = of_share(shared, Share(1, 2), 4, sampling=sampling)
+    rest = of_share(shared, Share(1, 2), 4, sampling=sampling, first_step=1)
+    assert rest and same(rest, whole[1:])
+
+
+def test_a_last_group_smaller_than_the_number_of_processes_joins_the_one_before(shared):
+    def sizes(**words) -> list[int]:
+        return list(map(len, training_epoch(shared, 5, AUGMENTED, 7, 1, **words).groups))
+
+    assert sizes() == sizes(share=Share(0, 3)) == [5, 5, 3]
+    assert sizes(share=Share(2, 4)) == sizes(smallest_group=4) == [5, 8]
+
+
+def test_a_group_with_fewer_usable_subjects_than_processes_is_passed_over_by_all(shared):
+    groups = training_epoch(shared, 4, AUGMENTED, 7, 1).groups
+    shared.note_failures()
+    for position in groups[0]:
+        cache = shared.reader.cache
+        entry = cache.entry(shared.paths[position])
+        if position != groups[0][0]:
+            cache.entries[entry.source] = replace(entry, reason="is damaged")
+    assert [b.step for b in of_share(shared, Share(0, 2), 4)] == [1, 2]
+    assert [b.step for b in of_share(shared, Share(1, 2), 4)] == [1, 2]
+    assert [b.step for b in of_share(shared, Share(), 4)] == [1, 2]
+
+
+def test_evaluation_is_shared_too_and_a_part_may_be_empty(shared):
+    seen = []
+    for index in range(3):
+        mine = evaluation_batches(replace(shared, failures={}), 4, 0, share=Share(index, 3))
+        seen.append([(b.step, b.positions.tolist(), b.n_in_group) for b in mine])
+    assert [[step for step, *_ in part] for part in seen] == [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]
+    everybody = sorted(p for part in seen for _, positions, _ in part for p in positions)
+    assert everybody == [i for i in range(13) if i not in (3, 9)]
+    assert [n for *_, n in seen[2]] == [3, 4, 3, 1]
+
+
+def test_processes_share_prepared_volumes_only(volumes, shared):
+    for build in (
+        lambda: training_epoch(volumes, 4, AUGMENTED, 7, 1, share=Share(0, 2)),
+        lambda: evaluation_epoch(volumes, 4, share=Share(0, 2)),
+    ):
+        with pytest.raises(UserError, match=r"13 of 13 volumes are not prepared.*Run -m prepare"):
+            build()
+    for words in ({"share": Share(0, 5)}, {"share": Share(0, 2), "smallest_group": 5}):
+        with pytest.raises(UserError, match=r"batch of 4 is too small: .* need 5 subjects or more"):
+            training_epoch(shared, 4, AUGMENTED, 7, 1, **words)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_volume_that_fails_while_processes_run_ends_them_by_name(shared, n_workers):
+    cache = shared.reader.cache
+    entry = cache.entry(shared.paths[7])
+    cache.entries[entry.source] = replace(entry, checksum=entry.checksum ^ 1)
+    assert 7 not in flat(training_batches(shared, 4, AUGMENTED, 7, 1, 0))
+    groups = training_epoch(shared, 4, AUGMENTED, 7, 1).groups
+    (step,) = [step for step, group in enumerate(groups) if 7 in group]
+    with pytest.raises(UserError, match=r"subject 0008: .*tiny.nii.gz .*checksum.*2 processes"):
+        for index in (0, 1):
+            mine = replace(shared, failures={})
+            for _ in training_batches(
+                mine, 4, AUGMENTED, 7, 1, n_workers, share=Share(index, 2), first_step=step
+            ):
+                pass

@@ -6,7 +6,7 @@ import pytest
 
 from BrainAgeNetworks.checkpoints import load_checkpoint, save_checkpoint
 from utils.common.errors import UserError
-from utils.experiment import training
+from utils.experiment import checkpoints
 from utils.experiment.experiment import Experiment, Options
 from utils.modes import train
 from utils.settings.reader import read_settings
@@ -70,7 +70,9 @@ def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
     whole = study("whole")
     train.run(whole)
     assert set(kept(whole)) == {
-        f"network_{k}/{name}" for k in (1, 2) for name in ("best.pt", "last.pt", "history.csv")
+        f"network_{k}/{name}"
+        for k in (1, 2)
+        for name in ("best.pt", "last.pt", "previous.pt", "history.csv")
     } | {"volumes_train.csv", "volumes_validation.csv"}
     killed = study("killed")
     first = 1 if dies_before == "best.pt" else 2  # the first epoch is always the best so far
@@ -81,10 +83,10 @@ def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
             raise Killed
         save_checkpoint(content, path)
 
-    monkeypatch.setattr(training, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", save)
     with pytest.raises(Killed):
         train.run(killed)
-    monkeypatch.setattr(training, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", save_checkpoint)
     train.run(study("killed"))
     assert same_to_the_bit(without_names(kept(whole)), without_names(kept(killed)))
 
@@ -92,7 +94,7 @@ def test_killed_at_any_checkpoint_and_run_again_is_never_killed(
 def test_the_best_is_kept_before_the_last(study, monkeypatch):
     # killed between the two, the epoch is done again; the other way round its best would be lost
     names = []
-    monkeypatch.setattr(training, "save_checkpoint", lambda _, path: names.append(path.name))
+    monkeypatch.setattr(checkpoints, "save_checkpoint", lambda _, path: names.append(path.name))
     train.run(study("order", epochs=1))
     assert names == ["best.pt", "last.pt"] * 2
 

@@ -80,6 +80,18 @@ def test_2mm_contrasts_are_upsampled_with_aligned_corners():
     assert torch.equal(small(volumes), same(larger))
 
 
+def test_one_pooling_fewer_leaves_2mm_volumes_what_1mm_volumes_have():
+    two = build(NetworkPlan("agemapper", (80, 96, 80), n_poolings=4))
+    two.load_state_dict(build(PUBLISHED).state_dict())
+    kinds = [[type(layer).__name__ for layer in block] for block in two.Feature_Extractor]
+    assert kinds[3] == ["Convolution", "BatchNorm3d", "MaxPool3d", "ReLU"]
+    assert kinds[4] == ["Convolution", "BatchNorm3d", "ReLU"]
+    none = build(NetworkPlan("agemapper", (3, 4, 5), widths=(4, 8), n_poolings=0)).eval()
+    assert none(torch.randn(2, 1, 3, 4, 5)).shape == (2, 1)
+    with pytest.raises(UserError, match="-1 poolings are asked of 2 blocks"):
+        build(NetworkPlan("agemapper", (8, 8, 8), widths=(4, 8), n_poolings=-1))
+
+
 def test_dropout_stands_before_each_linear_whose_rate_is_above_zero():
     network = build(NetworkPlan("agemapper", (16, 18, 16), 1, (4, 8), (0.5, 0.0, 0.25)))
     layers = list(network.FullyConnected)

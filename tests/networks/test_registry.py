@@ -28,6 +28,18 @@ def test_an_unknown_network_lists_the_choices():
 
 
 def test_a_plan_survives_its_dictionary():
-    plan = NetworkPlan("agemapper", (16, 18, 16), 40, (4, 8), (0.1, 0.0, 0.3), True)
+    plan = NetworkPlan("agemapper", (16, 18, 16), 40, (4, 8), (0.1, 0.0, 0.3), True, 1)
     assert NetworkPlan.from_dict(plan.to_dict()) == plan
     assert all(not isinstance(value, tuple) for value in plan.to_dict().values())
+
+
+def test_a_record_from_before_poolings_could_be_chosen_pools_in_every_block():
+    plan = NetworkPlan("agemapper", (16, 18, 16), 1, (4, 8))
+    record = {key: value for key, value in plan.to_dict().items() if key != "n_poolings"}
+    assert NetworkPlan.from_dict(record) == plan
+    assert plan.n_poolings is None
+
+
+def test_the_first_block_gets_the_box_or_twice_that():
+    assert NetworkPlan("sfcn", (8, 9, 8)).first_box == (8, 9, 8)
+    assert NetworkPlan("sfcn", (8, 9, 8), upsample=True).first_box == (16, 18, 16)

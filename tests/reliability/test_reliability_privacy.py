@@ -68,7 +68,7 @@ def test_the_summary_names_no_subject(golden: Path, ids):
 def test_weights_and_logs_name_no_subject(golden: Path, ids):
     root = golden / "experiments" / "golden"
     weights = [path for path in root.rglob("*.pt")]
-    assert len(weights) == 24
+    assert len(weights) == 32
     pattern = re.compile(b"|".join(map(re.escape, ids)))
     assert [p.name for p in weights if any(pattern.search(c) for c in contents(p))] == []
     assert found_in(root / "logs", ids) == []

@@ -66,7 +66,7 @@ WITHOUT_EFFECT = {
         "pre_processing_before_training",
         *(key for key in PUBLISHED["DATA"] if key.endswith("_database")),
     },
-    "TRAINING": {"experiment_name", "use_pre_trained", "loss_log_period", "use_last_checkpoint"},
+    "TRAINING": {"experiment_name", "loss_log_period", "use_last_checkpoint"},
     "NETWORK": {"number_of_classes"},
     "MISC": set(PUBLISHED["MISC"]) - {"experiments_directory"},
     "MAPPING": {
@@ -105,6 +105,8 @@ def test_the_published_pair_loads_and_every_key_acts_or_says_once_that_it_does_n
             ]
             if key in WITHOUT_EFFECT[section]:
                 assert len(said) == 1 and f"{key} has no effect: " in said[0]
+            elif key == "use_pre_trained":
+                assert not said and settings.training.use_pre_trained == ""
             elif key == "optimizer_weigth_decay":
                 assert said == [f"{place}{key} is read as optimizer_weight_decay."]
             else:
@@ -126,10 +128,19 @@ def test_the_misspelt_key_acts_and_cannot_be_given_twice(tmp_path, warnings_said
         read_settings(str(tmp_path / "x"))
 
 
-def test_other_peoples_weights_are_refused_not_ignored(tmp_path, warnings_said):
+def test_published_and_earlier_values_are_read_as_what_they_are_called_now(tmp_path, warnings_said):
+    (tmp_path / "x_eval.ini").write_text("")
+    for value, now in (("True", "upsample"), ("False", "native")):
+        written = {**PUBLISHED, "NETWORK": {**PUBLISHED["NETWORK"], "upsample_2mm": value}}
+        (tmp_path / "x.ini").write_text(as_text(written))
+        settings = read_settings(str(tmp_path / "x"))
+        assert settings.network.resolution_2mm == now and settings.training.use_pre_trained == ""
+
+
+def test_other_peoples_weights_need_their_file(tmp_path, warnings_said):
     wanted = {**PUBLISHED, "TRAINING": {**PUBLISHED["TRAINING"], "use_pre_trained": "True"}}
     (tmp_path / "x.ini").write_text(as_text(wanted))
     (tmp_path / "x_eval.ini").write_text("")
-    with pytest.raises(SettingsError, match=r"use_pre_trained = True: .*set it to False") as caught:
+    with pytest.raises(SettingsError, match=r"use_pre_trained = True: .*File of weights") as caught:
         read_settings(str(tmp_path / "x"))
     assert len(caught.value.problems) == 1

@@ -48,6 +48,10 @@ class FileKeeper:
         if is_best:
             self.best.setdefault(member.number, []).append(member.epoch)
 
+    def keep_position(self, member: Member) -> None:
+        place = f"{member.number}_{member.epoch}_{member.progress.next_step}.pt"
+        save_checkpoint(member.state_dict(), self.folder / place)
+
     def restore(self, member: Member, epoch: int) -> Member:
         member.load_state_dict(load_checkpoint(self.folder / f"{member.number}_{epoch}.pt"))
         return member

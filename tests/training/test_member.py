@@ -8,12 +8,20 @@ import pytest
 import torch
 
 from BrainAgeNetworks.checkpoints import load_checkpoint, save_checkpoint
+from utils.training.member import Member
+
+
+def end_epoch(member: Member, train: float = 9.0, validation: float = 9.0) -> bool:
+    """End an epoch of two subjects in one step."""
+    member.progress.add(0, torch.full((2,), train), torch.tensor(3.0))
+    return member.end_epoch(validation, validation / 3)
 
 
 def row(epoch: int, train: float = 9.0, validation: float = 9.0) -> dict[str, float]:
     return {
         "epoch": epoch, "train_loss": train, "validation_loss": validation,
         "validation_mae_years": validation / 3, "learning_rate": 0.01,
+        "gradient_norm": 3.0, "largest_gradient_norm": 3.0,
     }  # fmt: skip
 
 
@@ -46,24 +54,24 @@ def test_dropout_of_a_step_is_a_function_of_seed_epoch_and_step(member_plan):
 def test_the_end_of_an_epoch(member_plan):
     member = member_plan(patience_epochs=2).build(1, 77)
     assert member.best == {}
-    assert member.end_epoch(row(1, validation=9.0)) and not member.stopped
-    assert member.end_epoch(row(2, validation=6.0))
-    assert not member.end_epoch(row(3, validation=7.0)) and not member.stopped
-    assert not member.end_epoch(row(4, validation=6.0))
+    assert end_epoch(member, validation=9.0) and not member.stopped
+    assert end_epoch(member, validation=6.0)
+    assert not end_epoch(member, validation=7.0) and not member.stopped
+    assert not end_epoch(member, validation=6.0)
     assert member.stopped == "stopped early in epoch 4" and member.epoch == 4
     assert member.best == row(2, validation=6.0) and len(member.history) == 4
 
 
 def test_divergence_is_said(member_plan):
     member = member_plan().build(1, 77)
-    member.end_epoch(row(1))
-    assert not member.end_epoch(row(2, math.inf, math.nan))
+    end_epoch(member)
+    assert not end_epoch(member, math.inf, math.nan)
     assert member.stopped == "diverged in epoch 2" and member.best == row(1)
 
 
 def test_a_kept_member_is_plain_and_the_same(member_plan, tmp_path, same_to_the_bit):
     member = member_plan().build(3, 77, attempt=2)
-    member.end_epoch(row(1, math.nan, math.nan))
+    end_epoch(member, math.nan, math.nan)
     save_checkpoint(member.state_dict(), tmp_path / "last.pt")
     again = member_plan().build(3, 1)
     again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
@@ -77,8 +85,8 @@ def test_a_kept_member_is_plain_and_the_same(member_plan, tmp_path, same_to_the_
 )
 def test_more_patience_wakes_a_member_that_had_stopped_early(member_plan, patience, stopped):
     member = member_plan(patience_epochs=2).build(1, 77)
-    for epoch in (1, 2, 3):
-        member.end_epoch(row(epoch))
+    for _ in range(3):
+        end_epoch(member)
     assert member.stopped == "stopped early in epoch 3"
     again = member_plan(patience_epochs=patience).build(1, 77)
     again.load_state_dict(member.state_dict())

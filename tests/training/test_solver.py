@@ -16,7 +16,9 @@ from utils.training.early_stopping import EarlyStopping
 from utils.training.losses import build_loss
 from utils.training.member import Member
 from utils.training.optimisation import OptimisationPlan, Schedule
+from utils.training.progress import EpochProgress
 from utils.training.solver import LoopPlan, Solver
+from utils.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 LOOP = LoopPlan(
@@ -30,7 +32,9 @@ LOOP = LoopPlan(
 
 def fit(members, cell, keeper, n_epochs=LOOP.n_epochs, **changes):
     loop = dataclasses.replace(LOOP, n_epochs=n_epochs, **changes)
-    Solver(members, build_loss("mse", YearsTarget(63.0)), CPU, keeper).fit(*cell, loop)
+    Solver(members, TrainingStep(build_loss("mse", YearsTarget(63.0)), CPU), keeper).fit(
+        *cell, loop
+    )
     return members
 
 
@@ -156,7 +160,8 @@ def constant_member(mean_age_years: float) -> Member:
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-12)
     schedule = Schedule(OptimisationPlan(schedule="step"), optimiser)
     target = YearsTarget(mean_age_years)
-    return Member(1, 5, 1, network, target, optimiser, schedule, EarlyStopping(40))
+    early_stopping, progress = EarlyStopping(40), EpochProgress(CPU)
+    return Member(1, 5, 1, network, target, optimiser, schedule, early_stopping, progress)
 
 
 def test_means_are_over_subjects_not_over_batches(in_memory, keeper):
@@ -198,7 +203,12 @@ def test_an_epoch_without_a_batch_ends_the_training(cell, keeper, member_plan, p
 
 def test_one_training_subject_alone_is_too_few(cell, keeper, member_plan):
     train, validation = cell
-    one = dataclasses.replace(train, subject_ids=train.subject_ids[:1], paths=train.paths[:1])
+    one = dataclasses.replace(
+        train,
+        subject_ids=train.subject_ids[:1],
+        paths=train.paths[:1],
+        ages_years=train.ages_years[:1],
+    )
     with pytest.raises(UserError, match=r"no training batch has two volumes .* \(1 of 1 can\)\."):
         fit(build(member_plan()), (one, validation), keeper)
 

@@ -6,6 +6,7 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 EXIT_PARTIAL = 3
+EXIT_STOPPED = 4  # by SIGTERM or SIGUSR2: what was done is kept, the same command goes on
 
 
 class UserError(Exception):

@@ -132,6 +132,17 @@ def write_bytes(data: bytes, path: str | Path) -> None:
         temporary.write_bytes(data)
 
 
+def keep_as(path: Path, other: Path) -> None:
+    """Let `other` be what `path` is, without a moment at which one of them is missing."""
+    if other.exists() and other.samefile(path):
+        return  # two names of one file, which a rename would leave as they are
+    with replacing(other) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+
+
 def write_text(text: str, path: str | Path) -> None:
     """Write UTF-8 text with Unix line ends beside `path` and rename."""
     write_bytes(text.encode("utf-8"), path)

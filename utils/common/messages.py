@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.common.launcher import launch
+
 T = TypeVar("T")
 _logger = logging.getLogger("brain_age")
 
@@ -22,8 +24,11 @@ class _ThroughTqdm(logging.Handler):
 
 
 def start_messages() -> None:
-    """Send messages to standard error; called once by the command line."""
-    _logger.setLevel(logging.INFO)
+    """Send messages to standard error; called once by the command line.
+
+    Of processes that train together the first speaks: the others would say the same.
+    """
+    _logger.setLevel(logging.INFO if launch().is_first else logging.ERROR)
     _logger.propagate = False
     for handler in list(_logger.handlers):
         _logger.removeHandler(handler)
@@ -35,6 +40,8 @@ def start_messages() -> None:
 
 def also_log_to(path: Path) -> None:
     """Append messages, with the time of day, to a log file as well."""
+    if not launch().is_first:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -60,7 +67,7 @@ def progress(
         total=total,
         desc=description,
         unit=unit,
-        disable=None,
+        disable=None if launch().is_first else True,
         leave=False,
         dynamic_ncols=True,
     )

@@ -20,8 +20,23 @@ class NetworkPaths:
         return self.folder / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The last checkpoint but one."""
+        return self.folder / "previous.pt"
+
+    @property
     def best(self) -> Path:
         return self.folder / "best.pt"
+
+    @property
+    def damaged(self) -> Path:
+        """A last checkpoint that was found damaged."""
+        return self.folder / "last.damaged"
+
+    @property
+    def before_divergence(self) -> Path:
+        """The best checkpoint of a network that diverged afterwards."""
+        return self.folder / "before_divergence.pt"
 
     @property
     def history(self) -> Path:
@@ -74,6 +89,31 @@ class CellPaths:
 
 
 @dataclass(frozen=True)
+class ExportPaths:
+    """Files of the exported networks of a cell."""
+
+    folder: Path
+
+    @property
+    def card(self) -> Path:
+        return self.folder / "model_card.json"
+
+    @property
+    def text(self) -> Path:
+        """The card in words."""
+        return self.folder / "MODEL_CARD.md"
+
+    def network(self, number: int) -> Path:
+        return self.folder / f"network_{number}.safetensors"
+
+    @property
+    def cells(self) -> list[ExportPaths]:
+        """Of a folder that holds the exports of several cells: theirs."""
+        found = [path.parent for path in sorted(self.folder.glob("*/model_card.json"))]
+        return [ExportPaths(folder) for folder in found if not folder.name.startswith(".")]
+
+
+@dataclass(frozen=True)
 class ExperimentPaths:
     """Files of an experiment; `summary` alone holds nothing about one person."""
 
@@ -113,6 +153,15 @@ class ExperimentPaths:
     def previous(self) -> Path:
         """Runs that were moved aside."""
         return self.root / "previous"
+
+    @property
+    def converted(self) -> Path:
+        """Tensors of weights that were pickled (`-m convert`)."""
+        return self.root / "converted"
+
+    def export(self, cell: str) -> ExportPaths:
+        """The networks of a cell as a folder for use elsewhere (`-m export`)."""
+        return ExportPaths(self.root / "export" / cell)
 
     @property
     def logs(self) -> Path:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from BrainAgeNetworks.folding import folded
 from BrainAgeNetworks.targets import Target
-from datasets.loaders import CellVolumes, evaluation_batches
+from datasets.device_batches import on_device
+from datasets.loaders import CellVolumes, evaluation_epoch
 from utils.common.messages import progress
 
 
@@ -17,19 +19,22 @@ def predict_years(
     batch_size: int,
     device: torch.device,
     n_workers: int = 0,
+    precision: torch.dtype = torch.float32,
 ) -> np.ndarray:
     """(S, K) predicted ages in years of S subjects by K networks; NaN where a volume failed.
 
-    Each volume is read once for all networks; why one failed stands in `volumes.failures`.
+    Each volume is read once for all networks; why one failed stands in `volumes.failures`. Batch-norm is
+    folded into the convolutions, which are computed in `precision`.
     """
     predicted = np.full((len(volumes), len(networks)), np.nan)
-    for network, _ in networks:
-        network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        network.eval()
-    n_batches = -(-len(volumes) // batch_size)
-    batches = evaluation_batches(volumes, batch_size, n_workers)
-    for batch in progress(batches, n_batches, "predicting", "batch"):
-        inputs = batch.volumes.to(device)
-        for k, (network, target) in enumerate(networks):
-            predicted[batch.positions.numpy(), k] = target.years(network(inputs)).double().cpu()
+    quick = [folded(network, precision).to(device) for network, _ in networks]
+    epoch = evaluation_epoch(volumes, batch_size)
+    batches = progress(
+        on_device(epoch, device, n_workers), len(epoch.groups), "predicting", "batch"
+    )
+    with torch.backends.cudnn.flags(allow_tf32=False):  # float32 is meant as float32
+        for batch in batches:
+            for k, (network, (_, target)) in enumerate(zip(quick, networks)):
+                years = target.years(network(batch.volumes))
+                predicted[batch.positions.numpy(), k] = years.double().cpu()
     return predicted

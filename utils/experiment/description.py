@@ -19,6 +19,7 @@ from utils.experiment.results import (
     read_metrics,
     read_predictions,
 )
+from utils.experiment.training_facts import preprocessing_phrase, training_facts
 from utils.settings.reader import resolved_ini
 from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS
 
@@ -139,23 +140,10 @@ def _study_facts(experiment: Experiment, deltas: pd.DataFrame | None) -> dict[st
         "counts": _counts(experiment),
         "families_kept_together": bool((experiment.subjects["family"] != "").any())
         and not families_in_two_splits(experiment.subjects),
-        "preprocessing": "volumes were cropped, divided by the mean of the crop where the contrast "
-        "asks for it, and by the contrast's scale factor"
-        + ("" if data.conform == "strict" else f", after a conforming step ({data.conform})"),
+        "preprocessing": preprocessing_phrase(data),
         "network": network.network,
         "n_networks": training.ensemble_size,
-        "loss": {
-            "mse": "mean squared error",
-            "mae": "mean absolute error",
-            "kl": "Kullback-Leibler divergence of soft labels",
-        }[training.loss_function],
-        "optimiser": {"adam": "Adam", "adamW": "AdamW"}[training.optimiser],
-        "learning_rate": training.learning_rate,
-        "scheduler": _schedule_phrase(training),
-        "batch_size": training.training_batch_size,
-        "n_epochs": experiment.options.epochs or training.number_of_epochs,
-        "patience_epochs": training.early_stopping_patience,
-        "augmentation": _augmentation_phrase(data),
+        **training_facts(experiment),
         "seed": training.seed,
         "software": versions(),
     }
@@ -227,26 +215,3 @@ def _counts(experiment: Experiment) -> dict[str, dict[str, int]]:
 
 def _count(n: int) -> str:
     return "fewer than 10" if n < 10 else str(n)
-
-
-def _schedule_phrase(training: Any) -> str:
-    if training.learning_rate_cyclical:
-        return "cyclic"
-    if training.learning_rate_validation_scheduler:
-        return (
-            f"lowering by {training.learning_rate_scheduler_gamma:g} after "
-            f"{training.learning_rate_scheduler_patience} epochs without a lower validation loss"
-        )
-    return (
-        f"lowering by {training.learning_rate_scheduler_gamma:g} every "
-        f"{training.learning_rate_scheduler_step_size} epochs"
-    )
-
-
-def _augmentation_phrase(data: Any) -> list[str]:
-    phrases = []
-    if data.shift_transformation and data.shift_voxels:
-        phrases.append(f"shifts of up to {data.shift_voxels} voxels")
-    if data.mirror_transformation:
-        phrases.append("left-right mirroring")
-    return phrases

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.contrasts import PUBLISHED_TABLE, Contrast, choose_contrasts, read_contrast_table
+from datasets.contrasts import (
+    PUBLISHED_TABLE,
+    Contrast,
+    choose_contrasts,
+    preprocessed,
+    read_contrast_table,
+)
 from datasets.subjects import (
     PublishedLists,
     apply_split,
@@ -26,10 +32,12 @@ from datasets.subjects import (
 )
 from utils.common.errors import UserError
 from utils.common.files import clear_leftovers, read_json, write_text
+from utils.common.launcher import launch
 from utils.common.manifest import record_results, states
 from utils.common.messages import say, warn
 from utils.common.paths import CellPaths, ExperimentPaths, experiment_paths
 from utils.common.tables import read_table
+from utils.experiment.exported_contrasts import exported_contrasts
 from utils.settings.reader import resolved_ini
 from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Settings
 
@@ -76,7 +84,12 @@ class Experiment:
         self.problems.append(text)
 
     def open(self) -> None:
-        """Make the folder, clear what a killed run left there, write the resolved settings beside."""
+        """Make the folder, clear what a killed run left there, write the resolved settings beside.
+
+        Of processes that train together the first does it.
+        """
+        if not launch().is_first:
+            return
         self._found = states(self.result_folders)
         self.paths.root.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.paths.root)
@@ -90,6 +103,8 @@ class Experiment:
 
     def close(self) -> None:
         """Record checksums of the results this run may have written; `-m verify` compares them."""
+        if not launch().is_first:
+            return
         folders = self.result_folders
         # a mode that only removes was not opened: what is left, it found
         found = states(folders) if self._found is None else self._found
@@ -115,14 +130,32 @@ class Experiment:
         root = self.settings.path(self.settings.misc.experiments_directory)
         return experiment_paths(root, name)
 
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of a training in total: -e, or the settings."""
+        given = self.options.epochs
+        return self.settings.training.number_of_epochs if given is None else given
+
     @cached_property
     def contrasts(self) -> list[Contrast]:
-        """Contrasts of the grid."""
+        """Contrasts of the grid, preprocessed as [DATA] has it."""
         name = self.settings.data.scaling_values
         path = self.settings.path(name)
         if not path.is_file() and Path(name).name == PUBLISHED_TABLE.name:
             path = PUBLISHED_TABLE  # the published ini files name it relative to the program
-        return choose_contrasts(read_contrast_table(path), self.settings.data.modality_flag)
+        if self.settings.mapping.exported:
+            self._refuse_to_train_exported()
+            return exported_contrasts(self.settings, path)
+        data = self.settings.data
+        chosen = choose_contrasts(read_contrast_table(path), data.modality_flag)
+        return [preprocessed(contrast, data.preprocessing) for contrast in chosen]
+
+    def _refuse_to_train_exported(self) -> None:
+        if self.options.mode in ("train", "train-and-evaluate-data", "study"):
+            raise UserError(
+                "[MAPPING] exported names networks that are trained already; leave it out to train others "
+                "([TRAINING] use_pre_trained goes on from their weights)."
+            )
 
     @cached_property
     def grid(self) -> list[Cell]:

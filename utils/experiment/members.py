@@ -6,14 +6,10 @@ from typing import Any
 
 from utils.common.errors import UserError
 from utils.common.messages import say, warn
+from utils.experiment.checkpoints import go_on, is_begun
 from utils.experiment.experiment import Cell, Experiment
-from utils.experiment.training import (
-    checkpoint_to_continue,
-    collapsed,
-    loop_plan,
-    network_seed,
-    restore,
-)
+from utils.experiment.pretraining import start_from
+from utils.experiment.training import collapsed, network_seed
 from utils.training.member import Member, MemberPlan
 
 
@@ -32,29 +28,30 @@ def build_member(
     member = plan.build(number, network_seed(experiment.settings, cell, number))
     paths = experiment.cell_paths(cell).network(number)
     choice = experiment.options.checkpoint
-    if choice == "0" or (choice == "" and not paths.last.is_file()):
+    if choice == "0" or (choice == "" and not is_begun(paths)):
+        member.pre_trained = start_from(experiment, cell, member, record)
         return member
-    restore(member, checkpoint_to_continue(paths, choice or "last"), record)
-    say(f"  network {number} goes on after epoch {member.epoch} {member.stopped}".rstrip())
+    go_on(member, paths, choice or "last", record)
+    within = f", step {member.progress.next_step} of the next" if member.progress.next_step else ""
+    say(f"  network {number} goes on after epoch {member.epoch}{within} {member.stopped}".rstrip())
     return member
 
 
-def is_finished(
-    experiment: Experiment, cell: Cell, members: list[Member], null_mae_years: float
-) -> bool:
+def is_finished(experiment: Experiment, members: list[Member], null_mae_years: float) -> bool:
     """Whether no member of the cell has an epoch left to train."""
-    n_epochs = loop_plan(experiment, cell).n_epochs
+    n_epochs = experiment.n_epochs
     return all(
-        (member.stopped or member.epoch >= n_epochs)
+        (member.stopped or (member.epoch >= n_epochs and member.history))
         and not is_retrained(experiment, member, null_mae_years)
         for member in members
     )
 
 
 def is_retrained(experiment: Experiment, member: Member, null_mae_years: float) -> bool:
-    """Whether a member collapsed in its first attempt and the settings ask for a second."""
+    """Whether a member collapsed or diverged in its first attempt and the settings ask for a second."""
     wanted = experiment.settings.training.collapsed_networks == "retrain"
-    return wanted and member.attempt == 1 and is_collapsed(member, null_mae_years)
+    failed = member.diverged or is_collapsed(member, null_mae_years)
+    return wanted and member.attempt == 1 and failed
 
 
 def is_collapsed(member: Member, null_mae_years: float) -> bool:
@@ -69,6 +66,11 @@ def report_member(cell: Cell, member: Member, null_mae_years: float) -> None:
     if not member.best:
         say(f"  network {member.number}: no epoch with a finite validation loss{ending}")
         warn(f"{name} collapsed: it never predicted. Lower learning_rate.")
+        return
+    if member.diverged:
+        warn(
+            f"{name} {member.stopped} and is not used. Lower learning_rate, or set gradient_clip_norm."
+        )
         return
     mae = member.best["validation_mae_years"]
     say(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import torch
 
-from utils.common.messages import warn
+from utils.common.messages import say, warn
 from utils.evaluation.gate import Flag, with_notes
+from utils.evaluation.precision import precision_change
 from utils.evaluation.prediction import predict_years
 from utils.evaluation.predictions import predictions_table
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.trained import TrainedNetwork, averaged_networks
 from utils.experiment.volumes import cell_volumes, report_failures
+from utils.experiment.way import Way
 
 # A network whose validation MAE is above this share of the mean age's has hardly learned anything.
 HARDLY_LEARNED = 0.95
@@ -25,20 +30,36 @@ def predict_subjects(
     networks: list[TrainedNetwork],
     subjects: pd.DataFrame,
     split: str,
-    device: torch.device,
-) -> pd.DataFrame:
-    """The predictions table of these subjects; failed volumes are rows with their reason."""
+    way: Way,
+) -> tuple[pd.DataFrame, Way]:
+    """The predictions table of these subjects; failed volumes are rows with their reason.
+
+    On validation, bfloat16 is compared with float32 first. Returned beside the table is the way in which it,
+    and what follows, was and is to be predicted.
+    """
     settings = experiment.settings
     scale_factor = networks[0].record["contrast"]["scale_factor"]
     directory = settings.mapping.data_directory
     volumes = cell_volumes(experiment, cell, subjects, scale_factor, directory)
-    predicted = predict_years(
-        [(trained.network, trained.target) for trained in networks],
-        volumes,
-        settings.training.validation_batch_size,
-        device,
-        settings.data.num_workers,
-    )
+
+    def predict(precision: torch.dtype) -> np.ndarray:
+        return predict_years(
+            [(trained.network, trained.target) for trained in networks],
+            volumes,
+            settings.training.validation_batch_size,
+            way.device,
+            settings.data.num_workers,
+            precision,
+        )
+
+    if split == "validation" and way.wanted == torch.bfloat16:
+        exact, quick = predict(torch.float32), predict(torch.bfloat16)
+        enters = list(averaged_networks(networks).values())
+        way = replace(way, change=precision_change(exact[:, enters], quick[:, enters]))
+        say(f"{cell.name}: {way.change.sentence}")  # type: ignore[union-attr]
+        predicted = quick if way.precision == torch.bfloat16 else exact
+    else:
+        predicted = predict(way.precision)
     report_failures(experiment, cell, split, volumes)
     averaged = averaged_networks(networks)
     if not all(averaged.values()):
@@ -50,7 +71,7 @@ def predict_subjects(
             "better than the mean age."
         )
     table = predictions_table(subjects, predicted, averaged, volumes.failures, volumes.conformed)
-    return with_notes(table, networks[0].record["training_ages"])
+    return with_notes(table, networks[0].record["training_ages"]), way
 
 
 def tell_flags(

@@ -10,6 +10,7 @@ import torch
 from BrainAgeNetworks.checkpoints import load_checkpoint
 from BrainAgeNetworks.registry import NetworkPlan, build_network
 from BrainAgeNetworks.targets import Target, target_from_dict
+from datasets.contrasts import described_contrast
 from utils.common.errors import UserError
 from utils.common.messages import warn
 from utils.common.paths import CellPaths
@@ -57,17 +58,19 @@ def load_trained(cell: Cell, paths: CellPaths) -> list[TrainedNetwork]:
     networks = []
     for network_paths in found:
         record = load_checkpoint(network_paths.best)
-        _refuse_mismatch(record, cell, str(network_paths.best))
+        refuse_mismatch(record, cell, str(network_paths.best))
         network = build_network(NetworkPlan.from_dict(record["network_plan"]))
-        network.load_state_dict(record.pop("weights"))
+        weights, average = record.pop("weights"), record.pop("average", None)
+        network.load_state_dict(average["weights"] if average else weights)
         record.pop("optimiser")
         target = target_from_dict(record["target"])
         networks.append(TrainedNetwork(record["number"], network, target, record))
     return networks
 
 
-def _refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:
-    trained, wanted = dict(record["contrast"]), cell.contrast.describe()
+def refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:
+    """Refuse networks that were trained for another contrast, sex, grid or scaling; every difference is named."""
+    trained, wanted = described_contrast(record["contrast"]), cell.contrast.describe()
     problems = []
     if record["sex"] != cell.sex:
         problems.append(f"trained on {record['sex']}, used for {cell.sex}")

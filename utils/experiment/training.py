@@ -1,47 +1,33 @@
-"""From settings to members of an ensemble, and from members to checkpoints."""
+"""From settings to members of an ensemble: plans, seeds, and the record that travels with weights."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import torch
 
-from BrainAgeNetworks.checkpoints import load_checkpoint, save_checkpoint
-from BrainAgeNetworks.registry import NetworkPlan
+from BrainAgeNetworks.precision import precision_of
+from BrainAgeNetworks.registry import NetworkPlan, with_one_pooling_fewer
 from BrainAgeNetworks.targets import BinsTarget, Target, YearsTarget, target_to_dict
 from datasets.augmentation import AugmentationPlan
+from datasets.contrasts import Contrast
 from datasets.subjects import subjects_hash
 from utils.common.errors import UserError
-from utils.common.paths import NetworkPaths
 from utils.common.provenance import versions
 from utils.common.randomness import seed_from
-from utils.common.tables import write_table
 from utils.experiment.experiment import Cell, Experiment
 from utils.settings.schema import Settings
+from utils.settings.training import NetworkSettings
+from utils.training.losses import build_loss
 from utils.training.member import Member, MemberPlan
 from utils.training.optimisation import OptimisationPlan
 from utils.training.solver import LoopPlan
+from utils.training.step import TrainingStep
 
-# Keys that may differ when a training goes on: they do not change what is learned from an epoch.
-FREE_KEYS = {
-    "data": {
-        "data_directory", "path_template", "session", "scaling_values", "subjects", "exclude",
-        "data_folder_name", "dataset_size", "male_train", "male_train_age", "male_validation",
-        "male_validation_age", "num_workers", "memory_gb", "dataset_sex", "modality_flag",
-        "cache_directory",
-    },
-    "training": {
-        "ensemble_size", "number_of_epochs", "validation_batch_size", "keep_every", "tensorboard",
-        "collapsed_networks", "early_stopping_patience", "early_stopping_min_patience",
-    },
-    "network": set(),
-}  # fmt: skip
-
-# Parts of a checkpoint's record that must be the same, and what a message calls them.
-COMPARED = {"contrast": "the contrast's", "network_plan": "the network's", "target": "the target's"}
+RESOLUTION_2MM = 2.0  # the published networks are for 1 mm
 
 
 def choose_device(experiment: Experiment) -> torch.device:
@@ -69,29 +55,14 @@ def build_target(settings: Settings, mean_age_years: float) -> Target:
 
 
 def member_plan(
-    settings: Settings, cell: Cell, mean_age_years: float, device: torch.device
+    experiment: Experiment, cell: Cell, mean_age_years: float, device: torch.device
 ) -> MemberPlan:
     """What the networks of a cell have in common."""
+    settings = experiment.settings
     network, training = settings.network, settings.training
     target = build_target(settings, mean_age_years)
-    schedule = (
-        "cyclic"
-        if training.learning_rate_cyclical
-        else "plateau"
-        if training.learning_rate_validation_scheduler
-        else "step"
-    )
     return MemberPlan(
-        network=NetworkPlan(
-            network=network.network,
-            box=cell.contrast.box,
-            n_outputs=target.n_outputs,
-            widths=network.widths,
-            dropout_rates=(network.dropout_rate_1, network.dropout_rate_2, network.dropout_rate_3),
-            upsample=network.upsample_2mm
-            and cell.contrast.voxel_mm == 2.0
-            and network.network == "agemapper",
-        ),
+        network=network_plan(network, cell.contrast, target.n_outputs),
         target=target,
         optimisation=OptimisationPlan(
             optimiser=training.optimiser,
@@ -99,7 +70,7 @@ def member_plan(
             betas=training.optimizer_beta,
             epsilon=training.optimizer_epsilon,
             weight_decay=training.optimizer_weight_decay,
-            schedule=schedule,
+            schedule=training.schedule,
             gamma=training.learning_rate_scheduler_gamma,
             step_size_epochs=training.learning_rate_scheduler_step_size,
             patience_epochs=training.learning_rate_scheduler_patience,
@@ -107,27 +78,69 @@ def member_plan(
             min_rate=training.learning_rate_scheduler_min_value,
             max_rate=training.learning_rate_scheduler_max_value,
             cycle_steps=training.learning_rate_scheduler_step_number,
+            n_epochs=experiment.n_epochs,
+            warm_up_epochs=training.warm_up_epochs,
+            clip_norm=training.gradient_clip_norm,
+            average_decay=training.ema_decay,
         ),
         patience_epochs=training.early_stopping_patience,
         min_delta=training.early_stopping_min_delta,
         min_epochs=training.early_stopping_min_patience,
         device=device,
+        blocks=network.blocks,
+        recompute=training.recompute_activations,
+        frozen_layers=training.frozen_layers,
+        layer_learning_rates=training.layer_learning_rates,
     )
+
+
+def network_plan(network: NetworkSettings, contrast: Contrast, n_outputs: int) -> NetworkPlan:
+    """The architecture for a contrast's volumes; 2 mm ones are upsampled, or pooled once less."""
+    plan = NetworkPlan(
+        network=network.network,
+        box=contrast.box,
+        n_outputs=n_outputs,
+        widths=network.widths,
+        dropout_rates=(network.dropout_rate_1, network.dropout_rate_2, network.dropout_rate_3),
+    )
+    if contrast.voxel_mm != RESOLUTION_2MM:
+        return plan
+    if network.resolution_2mm == "native":
+        return with_one_pooling_fewer(plan)
+    return replace(plan, upsample=True)
 
 
 def loop_plan(experiment: Experiment, cell: Cell) -> LoopPlan:
     """The loop over epochs; order and augmentation are the same for all networks of a cell."""
     data, training = experiment.settings.data, experiment.settings.training
     return LoopPlan(
-        n_epochs=experiment.options.epochs or training.number_of_epochs,
+        n_epochs=experiment.n_epochs,
         training_batch_size=training.training_batch_size,
         validation_batch_size=training.validation_batch_size,
         seed=seed_from(training.seed, cell.name, "order"),
         augmentation=AugmentationPlan(
             shift_voxels=data.shift_voxels if data.shift_transformation else 0,
             mirror=data.mirror_transformation,
+            rotation_degrees=data.rotation_degrees,
+            zoom_fraction=data.zoom_fraction,
+            gain_fraction=data.gain_fraction,
+            gamma_fraction=data.gamma_fraction,
         ),
+        sampling=training.sampling,
         n_workers=data.num_workers,
+        checkpoint_s=60 * training.checkpoint_minutes or math.inf,
+    )
+
+
+def training_step(experiment: Experiment, member: Member) -> TrainingStep:
+    """How the steps of a cell's networks are computed."""
+    training, device = experiment.settings.training, member.progress.device
+    return TrainingStep(
+        loss=build_loss(training.loss_function, member.target),
+        device=device,
+        precision=precision_of(training.precision, device),
+        blocks=experiment.settings.network.blocks,
+        n_parts=training.accumulation_steps,
     )
 
 
@@ -165,6 +178,7 @@ def training_record(
         "validation_null_mae_years": null_mae_years,
         "training_subjects_hash": subjects_hash(training_subjects["subject_id"]),
         "split_hash": experiment.split_hash,
+        "n_epochs": experiment.n_epochs,
         "settings": _plain(
             {name: getattr(settings, name).model_dump() for name in ("data", "training", "network")}
         ),
@@ -181,101 +195,3 @@ def _plain(value: Any) -> Any:
 def collapsed(mae_years: float, null_mae_years: float) -> bool:
     """Whether a network is no better on validation than the mean age of training."""
     return not mae_years < null_mae_years
-
-
-class CheckpointKeeper:
-    """Keeps members: last and best checkpoint, every k-th epoch, history, TensorBoard."""
-
-    def __init__(self, experiment: Experiment, cell: Cell, record: dict[str, Any]):
-        self.paths = experiment.cell_paths(cell)
-        self.record = record
-        self.keep_every = experiment.settings.training.keep_every
-        self._writers: dict[int, Any] = {}
-        self._tensorboard = None
-        if experiment.settings.training.tensorboard:
-            self._tensorboard = lambda number: experiment.paths.tensorboard(cell.name, number)
-
-    def keep(self, member: Member, is_best: bool) -> None:
-        """Best before last: a run killed between them redoes the epoch and writes the same best."""
-        paths = self.paths.network(member.number)
-        content = {**self.record, **member.state_dict()}
-        content["validation_mae_years"] = float(member.best.get("validation_mae_years", math.nan))
-        if is_best:
-            save_checkpoint(content, paths.best)
-        if self.keep_every and member.epoch % self.keep_every == 0:
-            save_checkpoint(content, paths.epoch(member.epoch))
-        save_checkpoint(content, paths.last)
-        write_table(pd.DataFrame(member.history), paths.history, decimals=None)
-        if self._tensorboard:
-            self._write_events(member)
-
-    def _write_events(self, member: Member) -> None:
-        if member.number not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, wanted only here
-
-            folder: Path = self._tensorboard(member.number)  # type: ignore[misc]
-            self._writers[member.number] = SummaryWriter(str(folder), purge_step=member.epoch)
-        row = member.history[-1]
-        for key in row.keys() - {"epoch"}:
-            self._writers[member.number].add_scalar(key, row[key], member.epoch)
-        self._writers[member.number].flush()
-
-    def close(self) -> None:
-        """Close event files."""
-        for writer in self._writers.values():
-            writer.close()
-
-
-def restore(member: Member, path: Path, record: dict[str, Any]) -> None:
-    """Continue a member from a checkpoint of the same training.
-
-    Raises
-    ------
-    UserError
-        The training differs from the checkpoint's: subjects, contrast, network or settings; every
-        difference is listed.
-    """
-    content = load_checkpoint(path)
-    differences = _differences(content, record)
-    if differences:
-        raise UserError(
-            f"{path}: cannot be continued with what is set now: {'; '.join(differences)}. Restore "
-            "that, or start afresh with -c 0 --yes (the old run is moved aside)."
-        )
-    member.load_state_dict(content)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    found = []
-    for name, what in COMPARED.items():
-        before, now = old.get(name) or {}, new[name]
-        found += [
-            f"{what} {key} was {before.get(key)!r} and is {now[key]!r}"
-            for key in now
-            if before.get(key) != now[key]
-        ]
-    if old.get("sex") != new["sex"]:
-        found.append(f"it was trained on {old.get('sex')}, not {new['sex']} subjects")
-    if old.get("training_subjects_hash") != new["training_subjects_hash"]:
-        found.append("the training subjects are not the same")
-    for section, free in FREE_KEYS.items():
-        before, now = old["settings"][section], new["settings"][section]
-        found += [
-            f"[{section.upper()}] {key} was {before.get(key)!r} and is {now[key]!r}"
-            for key in now
-            # a key that the checkpoint does not have came with a later version, and changed nothing then
-            if key in before and key not in free and before[key] != now[key]
-        ]
-    return found
-
-
-def checkpoint_to_continue(paths: NetworkPaths, choice: str) -> Path:
-    """The file that `-c last`, `-c best` or `-c K` means; the error lists what there is."""
-    path = {"last": paths.last, "best": paths.best}.get(choice) or paths.epoch(int(choice))
-    if path.is_file():
-        return path
-    there = [name for name, p in (("last", paths.last), ("best", paths.best)) if p.is_file()]
-    there += [str(epoch) for epoch in paths.kept_epochs()]
-    raise UserError(
-        f"-c {choice}: {path} does not exist; there is {', '.join(there) or 'no checkpoint'}."
-    )

@@ -13,9 +13,10 @@ from utils.common.messages import say
 from utils.common.tables import write_table
 from utils.evaluation.gate import prediction_flags
 from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.exported import networks_of
 from utils.experiment.predicting import predict_subjects, tell_flags
-from utils.experiment.trained import load_trained
 from utils.experiment.training import choose_device
+from utils.experiment.way import way_to_predict
 
 
 def run(experiment: Experiment) -> None:
@@ -45,9 +46,9 @@ def predict_cell(
     if chosen.empty:
         say(f"{cell.name}: none of the subjects is {cell.sex}.")
         return False
-    trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
-    networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
-    table = predict_subjects(experiment, cell, networks, chosen, "predict", device)
+    trained_in, networks = networks_of(experiment, cell)
+    way = way_to_predict(experiment, cell, networks, device)
+    table, way = predict_subjects(experiment, cell, networks, chosen, "predict", way)
     path = experiment.cell_paths(cell).predictions("predict")
     write_table(table, path)
     n_ok = int((table["status"] == "ok").sum())
@@ -57,6 +58,7 @@ def predict_cell(
         "experiment_name": trained_in,
         "n": n_ok,
         "n_failed": int((table["status"] == "failed").sum()),
+        **way.describe(),
         "flags": [flag.to_dict() for flag in flags],
     }
     write_json(record, experiment.cell_paths(cell).predictions_record("predict"))

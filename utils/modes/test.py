@@ -16,9 +16,11 @@ from utils.common.tables import write_table
 from utils.evaluation.cell_metrics import cell_metrics
 from utils.evaluation.gate import prediction_flags
 from utils.experiment.experiment import Cell, Experiment
+from utils.experiment.exported import networks_of
 from utils.experiment.predicting import predict_subjects, tell_flags
-from utils.experiment.trained import TrainedNetwork, averaged_networks, load_trained
+from utils.experiment.trained import TrainedNetwork, averaged_networks
 from utils.experiment.training import choose_device
+from utils.experiment.way import way_to_predict
 
 
 def run(experiment: Experiment) -> None:
@@ -29,13 +31,13 @@ def run(experiment: Experiment) -> None:
 
 def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
     """Predict each split with the cell's networks."""
-    trained_in = experiment.settings.mapping.experiment_name or experiment.settings.name
-    networks = load_trained(cell, experiment.paths_of(trained_in).cell(cell.name))
+    trained_in, networks = networks_of(experiment, cell)
     if trained_in == experiment.settings.name:
         warn_of_other_training_subjects(experiment, cell, networks[0].record)
+    way = way_to_predict(experiment, cell, networks, device)
     for split in experiment.settings.evaluated_splits:
         subjects = experiment.subjects_of(cell.sex, split)
-        table = predict_subjects(experiment, cell, networks, subjects, split, device)
+        table, way = predict_subjects(experiment, cell, networks, subjects, split, way)
         write_table(table, experiment.cell_paths(cell).predictions(split))
         flags = prediction_flags(table, networks[0].record["training_ages"])
         metrics = {
@@ -43,8 +45,10 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
             "sex": cell.sex,
             "split": split,
             "trained_in": trained_in,
+            "networks_sha256": way.networks_hash,
             "training_mean_age_years": networks[0].record["training_ages"]["mean_years"],
             **describe(experiment, cell, networks, table, split),
+            **way.describe(),
             "flags": [flag.to_dict() for flag in flags],
         }
         write_json(metrics, experiment.cell_paths(cell).metrics(split))

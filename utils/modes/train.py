@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 
+from BrainAgeNetworks.precision import set_up_device
 from datasets.loaders import CellVolumes
 from utils.common.errors import UserError
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
 from utils.experiment.caches import n_cores
+from utils.experiment.checkpoints import CheckpointKeeper
 from utils.experiment.checks.quick import quick_check
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.members import (
@@ -20,13 +24,20 @@ from utils.experiment.members import (
     numbers,
     report_member,
 )
+from utils.experiment.together import (
+    refuse_differences,
+    refuse_different_volumes,
+    refuse_unshareable,
+    share_networks,
+    smallest_group,
+)
 from utils.experiment.training import (
-    CheckpointKeeper,
     choose_device,
     loop_plan,
     member_plan,
     network_seed,
     training_record,
+    training_step,
 )
 from utils.experiment.volumes import (
     cell_volumes,
@@ -34,55 +45,73 @@ from utils.experiment.volumes import (
     scale_factor_of,
     write_volumes_table,
 )
-from utils.training.losses import build_loss
 from utils.training.member import Member, MemberPlan
+from utils.training.processes import Processes, processes
 from utils.training.solver import Solver
 
 
 def run(experiment: Experiment) -> None:
     """Train every cell; a cell that cannot be trained is a problem, not the end of the run."""
-    device = choose_device(experiment)
-    quick_check(experiment)
-    refuse_to_overwrite(experiment)  # last: it moves the old run aside
-    experiment.each_cell(lambda cell: train_cell(experiment, cell, device), "trained")
+    with processes(lambda: choose_device(experiment)) as (here, device):
+        set_up_device(device, experiment.settings.training.deterministic)
+        with here.together():
+            refuse_no_epochs(experiment)
+            quick_check(experiment)
+            if here.is_first:
+                refuse_to_overwrite(experiment)  # last: it moves the old run aside
+        experiment.each_cell(lambda cell: train_cell(experiment, cell, here, device), "trained")
 
 
-def train_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
+def refuse_no_epochs(experiment: Experiment) -> None:
+    """`-e 0` is for weights that were given."""
+    if experiment.n_epochs == 0 and not experiment.settings.training.use_pre_trained:
+        raise UserError("-e 0 validates given weights; set [TRAINING] use_pre_trained, or train.")
+
+
+def train_cell(experiment: Experiment, cell: Cell, here: Processes, device: torch.device) -> None:
     """Read the subjects, build or restore the networks, fit, and say what came of it."""
     place = f"{experiment.cells.index(cell) + 1} of {len(experiment.cells)}"
     say(f"training {cell.name} (cell {place}) on {device}")
-    train_subjects = with_age(experiment, cell, "train")
-    validation_subjects = with_age(experiment, cell, "validation")
-    scale_factor = scale_factor_of(experiment, cell, train_subjects)
-    train = cell_volumes(experiment, cell, train_subjects, scale_factor)
-    validation = cell_volumes(experiment, cell, validation_subjects, scale_factor)
-    mean_age_years = float(train.ages_years.mean())
-    null_mae_years = float(np.abs(validation.ages_years - mean_age_years).mean())
-    plan = member_plan(experiment.settings, cell, mean_age_years, device)
-    for volumes in (train, validation):
-        plan.target.check_ages(torch.from_numpy(volumes.ages_years))
-    record = training_record(experiment, cell, scale_factor, train_subjects, plan, null_mae_years)
-    members = [
-        build_member(experiment, cell, plan, number, record) for number in numbers(experiment)
-    ]
-    if is_finished(experiment, cell, members, null_mae_years):
+    with here.together():
+        train_subjects = with_age(experiment, cell, "train")
+        validation_subjects = with_age(experiment, cell, "validation")
+        scale_factor = scale_factor_of(experiment, cell, train_subjects)
+        train = cell_volumes(experiment, cell, train_subjects, scale_factor)
+        validation = cell_volumes(experiment, cell, validation_subjects, scale_factor)
+        mean_age_years = float(train.ages_years.mean())
+        null_mae_years = float(np.abs(validation.ages_years - mean_age_years).mean())
+        plan = member_plan(experiment, cell, mean_age_years, device)
+        for volumes in (train, validation):
+            plan.target.check_ages(torch.from_numpy(volumes.ages_years))
+        record = training_record(
+            experiment, cell, scale_factor, train_subjects, plan, null_mae_years
+        )
+        members = [
+            build_member(experiment, cell, plan, number, record) for number in numbers(experiment)
+        ]
+    refuse_differences(here, record, members)
+    if is_finished(experiment, members, null_mae_years):
         say("  trained already")
         return
-    keep_in_memory(experiment, train, validation)
+    with here.together():
+        refuse_unshareable(experiment, here, train, validation)
+        keep_in_memory(experiment, train, validation)
+    refuse_different_volumes(here, train, validation)
     say(
         f"  {len(train)} training and {len(validation)} validation subjects, input "
         f"{' x '.join(map(str, cell.contrast.box))}, scale factor {scale_factor:.6g}; the mean age "
         f"alone has a validation MAE of {null_mae_years:.2f} y"
     )
-    fit(experiment, cell, members, train, validation, record)
+    fit(experiment, cell, here, members, train, validation, record)
     for split, volumes in (("train", train), ("validation", validation)):
         report_failures(experiment, cell, split, volumes)
-        write_volumes_table(experiment, cell, split, volumes)
+        if here.is_first:
+            write_volumes_table(experiment, cell, split, volumes)
     for member in members:
         report_member(cell, member, null_mae_years)
     again = [member for member in members if is_retrained(experiment, member, null_mae_years)]
     if again:
-        retrain(experiment, cell, plan, again, (train, validation), record)
+        retrain(experiment, cell, here, plan, again, (train, validation), record)
     for split, volumes in (("train", train), ("validation", validation)):
         report_faults(experiment, cell, split, volumes)
 
@@ -167,17 +196,20 @@ def report_faults(experiment: Experiment, cell: Cell, split: str, volumes: CellV
 def fit(
     experiment: Experiment,
     cell: Cell,
+    here: Processes,
     members: list[Member],
     train: CellVolumes,
     validation: CellVolumes,
     record: dict,
 ) -> None:
     """Train the members together and keep their checkpoints."""
+    share_networks(experiment, here, members)
     keeper = CheckpointKeeper(experiment, cell, record)
-    loss = build_loss(experiment.settings.training.loss_function, members[0].target)
-    device = next(members[0].network.parameters()).device
+    step = replace(training_step(experiment, members[0]), processes=here)
+    plan = replace(loop_plan(experiment, cell), smallest_group=smallest_group(experiment, here))
     try:
-        Solver(members, loss, device, keeper).fit(train, validation, loop_plan(experiment, cell))
+        with here.ending_all():
+            Solver(members, step, keeper).fit(train, validation, plan)
     finally:
         keeper.close()
 
@@ -185,6 +217,7 @@ def fit(
 def retrain(
     experiment: Experiment,
     cell: Cell,
+    here: Processes,
     plan: MemberPlan,
     members: list[Member],
     volumes: tuple[CellVolumes, CellVolumes],
@@ -194,10 +227,11 @@ def retrain(
     fresh = []
     for member in members:
         folder = experiment.cell_paths(cell).network(member.number).folder
-        moved = move_aside(folder, experiment.paths.previous / cell.name)
-        say(f"  network {member.number} is trained again with another seed (first: {moved})")
+        if here.is_first:
+            moved = move_aside(folder, experiment.paths.previous / cell.name)
+            say(f"  network {member.number} is trained again with another seed (first: {moved})")
         seed = network_seed(experiment.settings, cell, member.number, attempt=2)
         fresh.append(plan.build(member.number, seed, attempt=2))
-    fit(experiment, cell, fresh, *volumes, record)
+    fit(experiment, cell, here, fresh, *volumes, record)
     for member in fresh:
         report_member(cell, member, record["validation_null_mae_years"])

@@ -10,10 +10,13 @@ import pandas as pd
 from BrainAgeNetworks.checkpoints import CheckpointError, load_checkpoint
 from datasets.cache.index import cache_folders
 from datasets.cache.shards import drop_damaged, drop_damaged_indexes
+from utils.common.errors import UserError
 from utils.common.manifest import changed_files
 from utils.common.messages import progress, say
+from utils.common.model_cards import find_exports
 from utils.experiment.caches import cache_of, cache_root, n_cores
 from utils.experiment.experiment import Experiment
+from utils.experiment.exported import load_exported
 
 
 def run(experiment: Experiment) -> None:
@@ -21,6 +24,7 @@ def run(experiment: Experiment) -> None:
     rows = [
         *prepared_volumes(experiment),
         *checkpoints(experiment),
+        *exports(experiment),
         *results(experiment),
     ]
     table = pd.DataFrame(rows, columns=["kind", "file", "reason"])
@@ -60,6 +64,18 @@ def checkpoints(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
                     str(error).removeprefix(f"{path}: ").removesuffix("."),
                 )
     say(f"{n_checkpoints} checkpoints verified")
+
+
+def exports(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Exported networks of which a file is damaged or missing."""
+    for cell in experiment.cells:
+        folder = experiment.paths.export(cell.name).folder
+        if not folder.is_dir():
+            continue
+        try:
+            load_exported(cell, find_exports(folder).of(cell.contrast.name, cell.sex))
+        except UserError as error:
+            yield "export", str(folder), str(error).removesuffix(".")
 
 
 def results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 # (section, published key) -> key of this program
 RENAMED: dict[tuple[str, str], str] = {
     ("TRAINING", "optimizer_weigth_decay"): "optimizer_weight_decay",
+    ("NETWORK", "upsample_2mm"): "resolution_2mm",  # until 0.2.0
+}
+
+# (section, key of this program) -> published or earlier values, and what they are now
+TRANSLATED: dict[tuple[str, str], dict[object, object]] = {
+    ("TRAINING", "use_pre_trained"): {False: ""},
+    ("NETWORK", "resolution_2mm"): {True: "upsample", False: "native"},
 }
 
 _ONE_PLACE = "everything of an experiment lies in experiments_directory/NAME"
@@ -19,7 +26,6 @@ WITHOUT_EFFECT: dict[tuple[str, str], str] = {
         for what in ("", "labels_", "ages_")
     },
     ("TRAINING", "experiment_name"): "the experiment is called what -n says",
-    ("TRAINING", "use_pre_trained"): "training starts from scratch (-c 0) or goes on (-c last)",
     ("TRAINING", "loss_log_period"): "one line is written per epoch",
     ("TRAINING", "use_last_checkpoint"): "-c last or -c best says which checkpoint",
     ("NETWORK", "number_of_classes"): "it follows from loss_function and age_bins",
@@ -32,12 +38,4 @@ WITHOUT_EFFECT: dict[tuple[str, str], str] = {
     ("MAPPING", "device"): "--device or [MISC] device says what computes",
     ("MAPPING", "exit_on_error"): "a subject that fails is a row with its reason, and exit code 3",
     ("MAPPING", "control"): "the mean-age model is always reported beside the networks",
-}
-
-# A published value with which a key of the table above would have mattered.
-REFUSED_VALUES: dict[tuple[str, str], tuple[object, str]] = {
-    ("TRAINING", "use_pre_trained"): (
-        True,
-        "starting from other people's weights is not possible yet; set it to False",
-    ),
 }

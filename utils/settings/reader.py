@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from utils.common.errors import SettingsError
 from utils.common.messages import warn
-from utils.settings.legacy import REFUSED_VALUES, RENAMED, WITHOUT_EFFECT
+from utils.settings.legacy import RENAMED, TRANSLATED, WITHOUT_EFFECT
 from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS, Settings
 from utils.settings.section import Section
 
@@ -55,6 +55,7 @@ def read_settings(name: str, overrides: tuple[str, ...] = ()) -> Settings:
             values[section] = read.get(section, {})
             origins[section] = path.name
     _apply_overrides(values, origins, overrides, problems)
+    _translate_values(values)
     built: dict[str, Any] = {}
     for section, model in {**TRAINING_SECTIONS, **EVALUATION_SECTIONS}.items():
         built[section.lower()] = _build(model, section, values[section], origins[section], problems)
@@ -132,12 +133,16 @@ def _translate_published_keys(values: Values, path: Path, problems: list[str]) -
                     problems.append(f"{path.name} [{section}]: {key} and {new} are the same key.")
                 content.setdefault(new, value)
             elif place in WITHOUT_EFFECT:
-                value = content.pop(key)
-                refused, reason = REFUSED_VALUES.get(place, (None, ""))
-                if refused is not None and value == refused:
-                    problems.append(f"{path.name} [{section}]: {key} = {value!r}: {reason}.")
-                else:
-                    warn(f"{path.name} [{section}]: {key} has no effect: {WITHOUT_EFFECT[place]}.")
+                content.pop(key)
+                warn(f"{path.name} [{section}]: {key} has no effect: {WITHOUT_EFFECT[place]}.")
+
+
+def _translate_values(values: Values) -> None:
+    """Published and earlier values of a key, written as they are now."""
+    for (section, key), translations in TRANSLATED.items():
+        value = values[section].get(key)
+        if isinstance(value, bool) and value in translations:
+            values[section][key] = translations[value]
 
 
 def _refuse_unknown_sections(

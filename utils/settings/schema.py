@@ -18,6 +18,7 @@ from utils.settings.evaluation import (
     EVALUATION_SECTIONS,
     AssociationSettings,
     DeltaSettings,
+    ExportSettings,
     MappingSettings,
     ReportSettings,
 )
@@ -52,6 +53,7 @@ class Settings(BaseModel):
     mapping: MappingSettings
     deltas: DeltaSettings
     association: AssociationSettings
+    export: ExportSettings
     report: ReportSettings
 
     def path(self, text: str) -> Path:

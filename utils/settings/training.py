@@ -52,6 +52,11 @@ class DataSettings(Section):
         "optional shape, crop, volume_index, divide_by_mean, category.",
         "datasets/scaling_values_simple.csv",
     )
+    preprocessing: Literal["agemapper", "peng"] = key(
+        'How a volume becomes input. "agemapper": crop, mean division for some contrasts, scale factor; '
+        '"peng" (the released SFCN): divided by the mean of the whole volume, cropped about its centre.',
+        "agemapper",
+    )
     subjects: str = key(
         "One table of all subjects (CSV or TSV): subject_id or participant_id, age or age_years (years), "
         "sex, split; optionally family, site. Empty: the published lists below.",
@@ -92,6 +97,21 @@ class DataSettings(Section):
     shift_voxels: CountOrZero = key("Largest shift, voxels; what moves in is zero.", 2, le=20)
     mirror_transformation: bool = key(
         "Training: mirror left and right with probability 1/2.", False
+    )
+    rotation_degrees: NotNegative = key(
+        "Training: turn about each axis by up to so many degrees.", 0.0, le=45
+    )
+    zoom_fraction: NotNegative = key(
+        "Training: enlarge or shrink by up to this share.", 0.0, le=0.5
+    )
+    gain_fraction: NotNegative = key(
+        "Training: multiply intensities by 1 plus or minus up to this.", 0.0, le=0.9
+    )
+    gamma_fraction: NotNegative = key(
+        "Training: raise intensities, as a share of the volume's largest, to a power of 1 plus or minus up "
+        "to this.",
+        0.0,
+        le=0.9,
     )
 
     @model_validator(mode="after")
@@ -138,6 +158,21 @@ class TrainingSettings(Section):
     )
     number_of_epochs: Count = key("Epochs in total; -e overrides.", 250)
     training_batch_size: Count = key("Subjects a training step.", 12, ge=2)
+    accumulation_steps: Count = key(
+        "A training step goes through its subjects in so many parts, for GPUs with little memory; "
+        "batch-norm then sees a part at a time.",
+        1,
+    )
+    recompute_activations: bool = key(
+        "True: blocks are computed again in the backward pass instead of kept: less memory, a third more "
+        "time.",
+        False,
+    )
+    sampling: Literal["each", "age_balanced"] = key(
+        '"each": every subject once an epoch; "age_balanced": drawn so that rare ages come as often as '
+        "common ones.",
+        "each",
+    )
     validation_batch_size: Count = key("Subjects a forward pass without gradients.", 12)
     optimiser: Literal["adam", "adamW"] = key('"adam" or "adamW" (decoupled weight decay).', "adam")
     learning_rate: Positive = key(
@@ -146,6 +181,22 @@ class TrainingSettings(Section):
     optimizer_beta: tuple[BelowOne, BelowOne] = key("Adam's decay rates.", (0.9, 0.999))
     optimizer_epsilon: Positive = key("Adam's epsilon.", 1e-8)
     optimizer_weight_decay: NotNegative = key("Weight decay.", 0.0)
+    layer_learning_rates: tuple[tuple[str, Positive], ...] = key(
+        'Factors on the learning rate by the beginning of layer names, e.g. (("Feature_Extractor", 0.1),).',
+        (),
+    )
+    frozen_layers: tuple[str, ...] = key(
+        "Layers that do not learn, by the beginning of their names; their batch-norm keeps its statistics.",
+        (),
+    )
+    gradient_clip_norm: NotNegative = key(
+        "Gradients with a larger norm are shortened to it; 0: never.", 0.0
+    )
+    ema_decay: BelowOne = key(
+        "Weights are averaged over steps with this decay (0.999, say), and the average is validated, kept as "
+        "best and tested; 0: no averaging.",
+        0.0,
+    )
     loss_function: Literal["mse", "mae", "kl"] = key(
         '"mse" or "mae" on years; "kl": SFCN\'s soft labels over the age bins of [NETWORK].', "mse"
     )
@@ -153,6 +204,16 @@ class TrainingSettings(Section):
         "True: lower the rate when the validation loss stalls (ReduceLROnPlateau).", True
     )
     learning_rate_cyclical: bool = key("True: CyclicLR instead. Both False: StepLR.", False)
+    learning_rate_schedule: Literal["", "plateau", "cyclic", "step", "cosine"] = key(
+        'Which schedule; "": the one that the two published keys above say. "cosine": falls to '
+        "learning_rate_scheduler_min_value at number_of_epochs.",
+        "",
+    )
+    warm_up_epochs: NotNegative = key(
+        "The learning rate rises from a hundredth of itself over so many epochs first (a fraction may be "
+        "given).",
+        0.0,
+    )
     learning_rate_scheduler_gamma: Positive = key("Factor of a lowering.", 0.5, lt=1)
     learning_rate_scheduler_step_size: Count = key("StepLR: epochs between lowerings.", 250)
     learning_rate_scheduler_patience: CountOrZero = key("Plateau: epochs without a gain.", 15)
@@ -172,23 +233,58 @@ class TrainingSettings(Section):
     keep_every: CountOrZero = key(
         "Keep the checkpoint of every k-th epoch; 0: best and last only.", 0
     )
+    checkpoint_minutes: NotNegative = key(
+        "Write a checkpoint within an epoch when the last is so many minutes old; 0: only after epochs.",
+        30.0,
+    )
     collapsed_networks: Literal["report", "retrain"] = key(
-        'A network no better on validation than the mean age: "report" leaves it out of the average and '
-        'says so; "retrain" trains it once more with another seed first.',
+        'A network that diverged, or is no better on validation than the mean age: "report" leaves it out '
+        'of the average and says so; "retrain" trains it once more with another seed first.',
         "report",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = key(
+        'Convolutions of a training step: "auto" is bfloat16 where the processor has it, else float32. '
+        "Weights and validation are float32.",
+        "auto",
+    )
+    deterministic: bool = key(
+        "True: a GPU gives the same bits each time, more slowly; CPUs always do.", False
+    )
+    batch_norm_over_processes: Literal["synchronised", "each"] = key(
+        'Several processes (torchrun): batch-norm over all subjects of a step, "synchronised", or over '
+        'those of "each" process.',
+        "synchronised",
+    )
+    use_pre_trained: str = key(
+        "File of weights to start from: a checkpoint, an exported network, SFCN's or AgeMapper's released "
+        'state dict; {contrast}, {sex} and {network} are filled in. "": fresh weights.',
+        "",
+    )
+    pre_trained_head: Literal["keep", "new"] = key(
+        'Output layer of use_pre_trained: "keep" it, or draw a "new" one (fine-tuning).', "keep"
     )
     tensorboard: bool = key("Write TensorBoard event files.", True)
 
+    @property
+    def schedule(self) -> str:
+        """Name of the learning-rate schedule: `plateau`, `cyclic`, `step` or `cosine`."""
+        if self.learning_rate_schedule:
+            return self.learning_rate_schedule
+        if self.learning_rate_cyclical:
+            return "cyclic"
+        return "plateau" if self.learning_rate_validation_scheduler else "step"
+
     @model_validator(mode="after")
     def _one_schedule(self):
-        if self.learning_rate_validation_scheduler and self.learning_rate_cyclical:
+        chosen = not self.learning_rate_schedule
+        if chosen and self.learning_rate_validation_scheduler and self.learning_rate_cyclical:
             raise ValueError(
                 "learning_rate_validation_scheduler and learning_rate_cyclical are both True; choose one"
             )
         lower = self.learning_rate_scheduler_min_value
-        if self.learning_rate_cyclical and lower >= self.learning_rate_scheduler_max_value:
+        if self.schedule == "cyclic" and lower >= self.learning_rate_scheduler_max_value:
             raise ValueError(
-                "learning_rate_cyclical needs learning_rate_scheduler_min_value below "
+                "the cyclic schedule needs learning_rate_scheduler_min_value below "
                 "learning_rate_scheduler_max_value"
             )
         return self
@@ -204,7 +300,16 @@ class NetworkSettings(Section):
     )
     dropout_rate_2: Fraction = key("Dropout before the second Linear.", 0.0, lt=1)
     dropout_rate_3: Fraction = key("Dropout before the last Linear.", 0.0, lt=1)
-    upsample_2mm: bool = key("2 mm contrasts are upsampled x2 first, as published.", True)
+    resolution_2mm: Literal["upsample", "native"] = key(
+        '2 mm contrasts: "upsample" x2 first, as published, or "native": one pooling fewer, eight times '
+        "quicker.",
+        "upsample",
+    )
+    blocks: Literal["auto", "plain", "fused"] = key(
+        'How blocks are computed: "plain" one operation after the other, "fused" without the large '
+        'intermediate volumes; "auto": fused where it is quicker.',
+        "auto",
+    )
     age_bins: tuple[float, float] = key(
         'First and last edge of the age bins for "kl", years.', (42.0, 82.0)
     )

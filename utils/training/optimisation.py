@@ -1,11 +1,19 @@
-"""Optimisers and learning-rate schedules of the published program."""
+"""Optimisers and learning-rate schedules: those of the published program, cosine, and warm-up."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim import lr_scheduler
+
+# Warm-up begins with this share of the learning rate.
+WARM_UP_START = 0.01
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class OptimisationPlan:
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     weight_decay: float = 0.0
-    schedule: str = "plateau"  # plateau, cyclic or step
+    schedule: str = "plateau"  # plateau, cyclic, step or cosine
     gamma: float = 0.5
     step_size_epochs: int = 250
     patience_epochs: int = 15
@@ -25,70 +33,118 @@ class OptimisationPlan:
     min_rate: float = 1e-6
     max_rate: float = 3e-5
     cycle_steps: int = 13200
+    n_epochs: int = 250  # where the cosine ends
+    warm_up_epochs: float = 0.0
+    clip_norm: float = 0.0  # 0: gradients stay as they are
+    average_decay: float = 0.0  # 0: weights are not averaged
 
 
-def build_optimiser(plan: OptimisationPlan, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """Adam, or AdamW with decoupled weight decay."""
+def build_optimiser(plan: OptimisationPlan, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Adam, or AdamW with decoupled weight decay, for groups of parameters with their learning rates."""
     kind = {"adam": torch.optim.Adam, "adamW": torch.optim.AdamW}[plan.optimiser]
     return kind(
-        network.parameters(),
+        groups,
         lr=plan.learning_rate,
         betas=plan.betas,
         eps=plan.epsilon,
         weight_decay=plan.weight_decay,
+        fused=True,
     )
 
 
 class Schedule:
-    """One of the three schedules behind two calls: after a step, after an epoch."""
+    """One of four schedules, with or without a warm-up.
+
+    Within the warm-up the rate rises linearly to the learning rate and the schedule waits; a plateau, say,
+    is looked for only after it. Warm-up and cosine are functions of the progress, and keep no state.
+    """
 
     def __init__(self, plan: OptimisationPlan, optimiser: torch.optim.Optimizer):
-        self.kind = plan.schedule
-        self._schedule: lr_scheduler.LRScheduler
-        if plan.schedule == "plateau":
-            self._schedule = lr_scheduler.ReduceLROnPlateau(
-                optimiser,
-                factor=plan.gamma,
-                patience=plan.patience_epochs,
-                threshold=plan.threshold,
-                threshold_mode="abs",
-                min_lr=plan.min_rate,
-            )
-        elif plan.schedule == "cyclic":
-            self._schedule = lr_scheduler.CyclicLR(
-                optimiser,
-                base_lr=plan.min_rate,
-                max_lr=plan.max_rate,
-                step_size_up=plan.cycle_steps,
-                cycle_momentum=False,  # Adam has no momentum to cycle
-            )
-        elif plan.schedule == "step":
-            self._schedule = lr_scheduler.StepLR(
-                optimiser, step_size=plan.step_size_epochs, gamma=plan.gamma
-            )
-        else:
-            raise ValueError(f"no schedule called {plan.schedule!r}")
+        self.plan, self.optimiser = plan, optimiser
+        self.last_rate = float(optimiser.param_groups[0]["lr"])  # of the last step's first group
+        self._published = _published_schedule(plan, optimiser)
 
-    def after_step(self) -> None:
-        """Only the cyclic schedule moves within an epoch."""
-        if self.kind == "cyclic":
-            self._schedule.step()
+    @contextmanager
+    def stepping(self, progress_epochs: float) -> Iterator[None]:
+        """The rates of the step at `progress_epochs` (2.5: half-way through the third epoch)."""
+        groups = self.optimiser.param_groups
+        scheduled = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = self._rate(group["lr"], progress_epochs)
+        self.last_rate = float(groups[0]["lr"])
+        yield
+        for group, rate in zip(groups, scheduled):
+            group["lr"] = rate
+        if isinstance(self._published, lr_scheduler.CyclicLR):
+            self._published.step()
 
-    def after_epoch(self, validation_loss: float) -> None:
+    def _rate(self, rate: float, progress_epochs: float) -> float:
+        warm_up = self.plan.warm_up_epochs
+        if progress_epochs < warm_up:
+            return rate * (WARM_UP_START + (1 - WARM_UP_START) * progress_epochs / warm_up)
+        if self.plan.schedule != "cosine":
+            return rate
+        length = max(self.plan.n_epochs - warm_up, 1e-9)
+        fallen = min((progress_epochs - warm_up) / length, 1.0)
+        floor = min(self.plan.min_rate, rate)
+        return floor + (rate - floor) * (1 + math.cos(math.pi * fallen)) / 2
+
+    def after_epoch(self, epoch: int, validation_loss: float) -> None:
         """The plateau schedule looks at the loss, the step schedule counts."""
-        if isinstance(self._schedule, lr_scheduler.ReduceLROnPlateau):
-            self._schedule.step(validation_loss)
-        elif self.kind == "step":
-            self._schedule.step()
+        if epoch < self.plan.warm_up_epochs:
+            return
+        if isinstance(self._published, lr_scheduler.ReduceLROnPlateau):
+            self._published.step(validation_loss)
+        elif isinstance(self._published, lr_scheduler.StepLR):
+            with (
+                warnings.catch_warnings()
+            ):  # after a stop at an epoch's last step there was no step here
+                warnings.filterwarnings(
+                    "ignore", message="Detected call of `lr_scheduler.step", category=UserWarning
+                )
+                self._published.step()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {
+        state = self._published.state_dict() if self._published else {}
+        plain = {
             key: value
-            for key, value in self._schedule.state_dict().items()
+            for key, value in state.items()
             if isinstance(value, (int, float, str, bool, list, tuple, type(None)))
         }
+        return plain | {"last_rate": self.last_rate}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a kept state."""
-        self._schedule.load_state_dict(state)
+        state = dict(state)
+        self.last_rate = state.pop("last_rate", self.last_rate)  # not kept until 0.2.0
+        if self._published:
+            self._published.load_state_dict(state)
+
+
+def _published_schedule(
+    plan: OptimisationPlan, optimiser: torch.optim.Optimizer
+) -> lr_scheduler.LRScheduler | None:
+    if plan.schedule == "plateau":
+        return lr_scheduler.ReduceLROnPlateau(
+            optimiser,
+            factor=plan.gamma,
+            patience=plan.patience_epochs,
+            threshold=plan.threshold,
+            threshold_mode="abs",
+            min_lr=plan.min_rate,
+        )
+    if plan.schedule == "cyclic":
+        factors = [group["lr"] / plan.learning_rate for group in optimiser.param_groups]
+        return lr_scheduler.CyclicLR(
+            optimiser,
+            base_lr=[plan.min_rate * factor for factor in factors],
+            max_lr=[plan.max_rate * factor for factor in factors],
+            step_size_up=plan.cycle_steps,
+            cycle_momentum=False,  # Adam has no momentum to cycle
+        )
+    if plan.schedule == "step":
+        return lr_scheduler.StepLR(optimiser, step_size=plan.step_size_epochs, gamma=plan.gamma)
+    if plan.schedule == "cosine":
+        return None
+    raise ValueError(f"no schedule called {plan.schedule!r}")

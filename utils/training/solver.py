@@ -2,33 +2,44 @@
 
 All members see the same batches in the same order with the same augmentation; each has its own seed for
 initialisation and dropout. Order, augmentation and dropout are functions of seed, epoch and step, so a
-run that was interrupted and goes on from its last checkpoint equals one that was not, bit for bit on the
-CPU (same machine, versions and number of threads).
+run that was interrupted, within an epoch as well, and goes on from its last checkpoint equals one that was
+not, bit for bit on the CPU (same machine, versions and number of threads). Several processes each take their
+part of every batch, decide everything alike, and the first of them keeps what is kept.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 
+from BrainAgeNetworks.blocks import set_blocks
+from BrainAgeNetworks.folding import folded
+from BrainAgeNetworks.fused.cuda import available
 from datasets.augmentation import AugmentationPlan
-from datasets.loaders import Batch, CellVolumes, evaluation_batches, training_batches
+from datasets.device_batches import on_device
+from datasets.loaders import Batch, CellVolumes, Epoch, evaluation_epoch, training_epoch
 from utils.common.errors import UserError
-from utils.common.messages import progress, say
-from utils.training.losses import Loss
+from utils.common.interruption import STOP
+from utils.common.messages import progress, say, warn
 from utils.training.member import Member
+from utils.training.memory import is_out_of_memory, out_of_memory_message
+from utils.training.processes import Processes
 from utils.training.side_by_side import RunEach, run_each
+from utils.training.step import TrainingStep
 
 
 class Keeper(Protocol):
-    """What becomes of a member at the end of an epoch: checkpoints, history, TensorBoard."""
+    """What becomes of a member at the end of an epoch, and where it stands within one."""
 
     def keep(self, member: Member, is_best: bool) -> None: ...
+
+    def keep_position(self, member: Member) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,14 +51,20 @@ class LoopPlan:
     validation_batch_size: int
     seed: int  # of order and augmentation
     augmentation: AugmentationPlan
+    sampling: str = "each"
     n_workers: int = 0
+    checkpoint_s: float = math.inf  # a checkpoint within an epoch after so many seconds
+    smallest_group: int = 2  # a smaller last batch joins the one before
 
 
 class Solver:
     """Trains members together; knows nothing of files, settings or contrasts."""
 
-    def __init__(self, members: list[Member], loss: Loss, device: torch.device, keeper: Keeper):
-        self.members, self.loss, self.device, self.keeper = members, loss, device, keeper
+    def __init__(self, members: list[Member], step: TrainingStep, keeper: Keeper):
+        self.members, self.step, self.keeper = members, step, keeper
+        self.processes = step.processes
+        self._kept_at = time.monotonic()
+        self._settled = False  # how blocks are computed
 
     def fit(self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan) -> None:
         """Train every member up to `plan.n_epochs` epochs or its early stop.
@@ -56,15 +73,37 @@ class Solver:
         ------
         UserError
             An epoch had nothing to learn from, or nothing to validate with.
+        StopRequested
+            A signal asked for it; the members were kept where they stand.
         """
         batch_voxels = plan.training_batch_size * math.prod(train.reader.contrast.box)
-        alone = self.device.type == "cpu" and not any(m.has_dropout for m in self.members)
-        with run_each(max(len(self.members), 1), batch_voxels, possible=alone) as each:
-            self._fit(train, validation, plan, each)
+        alone = self.step.device.type == "cpu" and not any(m.has_dropout for m in self.members)
+        alone = alone and self.processes.n == 1  # several exchange what they do in one order
+        with (
+            run_each(max(len(self.members), 1), batch_voxels, possible=alone) as each,
+            STOP.between_steps(),
+        ):
+            try:
+                self._fit(train, validation, plan, each)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(self._out_of_memory(train, plan, error)) from error
+
+    def _out_of_memory(self, train: CellVolumes, plan: LoopPlan, error: Exception) -> str:
+        return out_of_memory_message(
+            self.members[0].network,
+            train.reader.contrast.box,
+            plan.training_batch_size,
+            self.step.device,
+            self.step.precision,
+            error=error,
+        )
 
     def _fit(
         self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan, each: RunEach
     ) -> None:
+        self._begin_with_given(validation, plan, each)
         first = min((member.epoch for member in self.members), default=0) + 1
         epochs = progress(range(first, plan.n_epochs + 1), description="epochs", unit="epoch")
         for epoch in epochs:
@@ -72,22 +111,32 @@ class Solver:
             active = [m for m in self.members if m.epoch == epoch - 1 and not m.stopped]
             if not active and all(m.stopped for m in self.members):
                 break
+            if not active:
+                continue
             start = time.monotonic()
-            train_losses = self._train_epoch(active, train, plan, epoch, each)
-            validation_losses, validation_maes = self._validate(
-                active, validation, plan, epoch, each
-            )
+            self._train_epoch(active, train, plan, epoch, each)
+            losses, maes = self._validate(active, validation, plan, epoch, each)
             for i, member in enumerate(active):
-                row = {
-                    "epoch": epoch,
-                    "train_loss": train_losses[i],
-                    "validation_loss": validation_losses[i],
-                    "validation_mae_years": validation_maes[i],
-                    "learning_rate": member.learning_rate,
-                }
-                self.keeper.keep(member, is_best=member.end_epoch(row))
-            if active:
-                say(_epoch_line(active, plan.n_epochs, time.monotonic() - start))
+                is_best = member.end_epoch(losses[i], maes[i])
+                if self.processes.is_first:
+                    self.keeper.keep(member, is_best)
+            self._kept_at = time.monotonic()
+            say(_epoch_line(active, plan.n_epochs, time.monotonic() - start))
+            if self._is_stop_requested():
+                STOP.raise_if_requested()
+
+    def _begin_with_given(self, validation: CellVolumes, plan: LoopPlan, each: RunEach) -> None:
+        """Validate weights that were given, before they learn: the best of them may be these."""
+        given = [member for member in self.members if member.pre_trained and not member.history]
+        if not given:
+            return
+        losses, maes = self._validate(given, validation, plan, 0, each)
+        for i, member in enumerate(given):
+            member.begin_with(losses[i], maes[i])
+            if self.processes.is_first:
+                self.keeper.keep(member, is_best=True)
+        shown = ", ".join(f"{mae:.2f}" for mae in maes)
+        say(f"  before training: validation MAE {shown} y")
 
     def _train_epoch(
         self,
@@ -96,30 +145,48 @@ class Solver:
         plan: LoopPlan,
         epoch: int,
         each: RunEach,
-    ) -> list[float]:
-        """One pass over the training set; mean loss over subjects, per member."""
-        means = _SubjectMeans(len(active), self.device)
+    ) -> None:
+        """One pass over the training set, from where the members stand."""
         for member in active:
-            member.network.train()
-        batches = training_batches(
-            train, plan.training_batch_size, plan.augmentation, plan.seed, epoch, plan.n_workers
+            member.begin_training()
+        read = training_epoch(
+            train,
+            plan.training_batch_size,
+            plan.augmentation,
+            plan.seed,
+            epoch,
+            sampling=plan.sampling,
+            share=self.processes.share,
+            smallest_group=plan.smallest_group,
         )
-        for step, batch in enumerate(self._on_device(batches) if active else ()):
+        first_step = min(member.progress.next_step for member in active)
+        n_steps = len(read.groups)
+        for batch in on_device(read, self.step.device, plan.n_workers, first_step=first_step):
+            self._settle_blocks(batch)
 
-            def learn(i: int, step: int = step, batch: Batch = batch) -> None:
-                member = active[i]
-                member.seed_step(epoch, step)
-                member.optimiser.zero_grad(set_to_none=True)
-                losses = self.loss(member.network(batch.volumes), batch.ages_years)
-                losses.mean().backward()
-                member.optimiser.step()
-                member.schedule.after_step()
-                means.add(i, losses.detach())
+            def learn(i: int, batch: Batch = batch) -> None:
+                if active[i].learns_at(batch.step):
+                    self.step(active[i], batch, epoch, n_steps)
 
             each(learn, len(active))
-        if active and means.empty:
+            self._keep_position(active, plan.checkpoint_s)
+        if not all(member.progress.n_subjects for member in active):
             raise UserError(_why_no_batch(train, "training", epoch))
-        return means.values()
+
+    def _settle_blocks(self, batch: Batch) -> None:
+        """Look for the quicker way of the blocks, once, on the first batch; for CPUs it is known."""
+        if self._settled:
+            return
+        self._settled = True
+        if self.step.device.type != "cuda" or self.processes.n > 1:
+            return
+        if self.step.blocks == "auto":
+            choice = self.step.choose_blocks(self.members[0], batch)
+            for member in self.members:
+                set_blocks(member.network, choice.way)
+            say(f"  {choice.reason}")
+        elif self.step.blocks == "fused" and not available()[0]:
+            warn(f"blocks = fused: {available()[1]} The plain ones are used.")
 
     def _validate(
         self,
@@ -130,30 +197,58 @@ class Solver:
         each: RunEach,
     ) -> tuple[list[float], list[float]]:
         """Mean loss and mean absolute error (years) over the validation set, per member."""
-        losses, errors = (_SubjectMeans(len(active), self.device) for _ in range(2))
+        losses, errors = (_SubjectMeans(len(active), self.step.device) for _ in range(2))
+        networks = [folded(member.evaluated) for member in active]
         for member in active:
-            member.network.eval()
-        batches = evaluation_batches(validation, plan.validation_batch_size, plan.n_workers)
-        for batch in self._on_device(batches) if active else ():
+            self.processes.buffers_of_first(member.network)
+            if member.average:
+                self.processes.buffers_of_first(member.average.network)
 
-            @torch.inference_mode()  # a mode of the thread it is entered in
-            def look(i: int, batch: Batch = batch) -> None:
-                outputs = active[i].network(batch.volumes)
-                losses.add(i, self.loss(outputs, batch.ages_years))
-                errors.add(i, (active[i].target.years(outputs) - batch.ages_years).abs())
+        @torch.inference_mode()  # a mode of the thread it is entered in
+        def look(batch: Batch, i: int) -> None:
+            outputs = networks[i](batch.volumes)
+            losses.add(i, self.step.loss(outputs, batch.ages_years))
+            errors.add(i, (active[i].target.years(outputs) - batch.ages_years).abs())
 
-            each(look, len(active))
-        if active and losses.empty:
+        share = self.processes.share
+        read = evaluation_epoch(validation, plan.validation_batch_size, share=share)
+        for batch in _every_group(on_device(read, self.step.device, plan.n_workers), read):
+            if batch is not None:
+                each(partial(look, batch), len(active))
+            self._keep_position(active, math.inf)
+        losses.add_other(self.processes)
+        errors.add_other(self.processes)
+        if losses.empty:
             raise UserError(_why_no_batch(validation, "validation", epoch))
         return losses.values(), errors.values()
 
-    def _on_device(self, batches: Iterable[Batch]) -> Iterable[Batch]:
-        for batch in batches:
-            yield Batch(
-                batch.positions,
-                batch.volumes.to(self.device),
-                batch.ages_years.to(self.device),
-            )
+    def _keep_position(self, active: list[Member], after_s: float) -> None:
+        """Keep where the members stand when a signal came (and stop), or when the last time is long ago."""
+        stop = self._is_stop_requested()
+        if stop or time.monotonic() - self._kept_at > after_s:
+            for member in active if self.processes.is_first else ():
+                self.keeper.keep_position(member)
+            self._kept_at = time.monotonic()
+        if stop:
+            self.processes.barrier()  # who leaves earlier has the first ended before it has written
+            STOP.raise_if_requested()
+
+    def _is_stop_requested(self) -> bool:
+        """Whether a signal came to any process; all of them learn it at the same step."""
+        stop = self.processes.agree_any(bool(STOP.requested))
+        if stop and not STOP.requested:
+            STOP.requested = "a signal to another process"
+        return stop
+
+
+def _every_group(batches: Iterator[Batch], epoch: Epoch) -> Iterator[Batch | None]:
+    """A batch, or None where this process has none, for every group: all processes count alike."""
+    n_seen = 0
+    for batch in batches:
+        yield from [None] * (batch.step - n_seen)
+        yield batch
+        n_seen = batch.step + 1
+    yield from [None] * (len(epoch.groups) - n_seen)
 
 
 class _SubjectMeans:
@@ -166,6 +261,12 @@ class _SubjectMeans:
     def add(self, member: int, values: torch.Tensor) -> None:
         self._sums[member] += values.double().sum()
         self._counts[member] += len(values)
+
+    def add_other(self, processes: Processes) -> None:
+        """Add the sums of all other processes."""
+        counts = self._sums.new_tensor(self._counts)
+        self._sums, counts = processes.sum_of(torch.stack([self._sums, counts]))
+        self._counts = [int(count) for count in counts.tolist()]
 
     @property
     def empty(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.contrasts import Contrast
+from datasets.contrasts import AGEMAPPER, Contrast
 from datasets.inspection import (
     OUTSIDE_LIKE_A_HEAD,
     SMALLEST_COHORT,
@@ -224,7 +224,7 @@ def _scale_findings(contrast: Contrast, sample: list[VolumeFacts]) -> list[Findi
     findings = []
     scales = np.array([facts.scale for facts in sample], dtype=np.float64)
     scales = scales[np.isfinite(scales)]
-    if contrast.scale_factor is not None and len(scales):
+    if contrast.scale_factor is not None and contrast.preprocessing == AGEMAPPER and len(scales):
         ratio = float(np.median(scales)) / contrast.scale_factor
         if not 1 / SCALE_OFF_BY <= ratio <= SCALE_OFF_BY:
             findings.append(

@@ -59,6 +59,10 @@ REMEDIES = (
      "Its header is malformed: convert it anew"),
     (r"no plain numbers|dimensions, expected 3", "Save it as one number a voxel in three dimensions"),
     (r"^would be divided by|for the scale factor", "Correct scale_factor in the contrast table, or the image's slope"),
+    (
+        r"preprocessing peng cannot|divided by the mean of the whole",
+        'Mend the image, or set [DATA] preprocessing = "agemapper"',
+    ),
     (r"cannot be divided by", "Set divide_by_mean to False in the contrast table"),
     (r"too large for float32", "Make the image anew with smaller numbers; its slope may be wrong"),
     (r"NaN or infinite", "Make the image anew, or fill its NaN with 0"),

@@ -129,9 +129,7 @@ def _sizes(
     by_box: dict[Any, NetworkSize] = {}
     for cell in experiment.cells:
         try:
-            plan = member_plan(
-                experiment.settings, cell, TYPICAL_AGE_YEARS, torch.device("cpu")
-            ).network
+            plan = member_plan(experiment, cell, TYPICAL_AGE_YEARS, torch.device("cpu")).network
             if plan not in by_box:
                 by_box[plan] = network_size(plan, with_activations)
             sizes[cell.name] = by_box[plan]

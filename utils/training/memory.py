@@ -1,0 +1,121 @@
+"""What to say when a training step does not fit into memory: how large a batch would."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import traceback
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from BrainAgeNetworks.blocks import PooledBlock
+from BrainAgeNetworks.peak_memory import largest_batch, state_bytes
+from BrainAgeNetworks.recomputing import recompute
+
+LEAST_BATCH = 2  # or batch-norm would make a volume out of itself
+_CPU_SAYS = ("can't allocate memory", "not enough memory")  # torch's allocator: Linux, Windows
+_MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for and not there, on a GPU or in the machine."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_SAYS)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that this process can still take on a device; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # torch keeps what it once had, and uses it again
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + unused
+    known = [n_bytes for n_bytes in (_available_bytes(), _bytes_to_limit()) if n_bytes is not None]
+    return min(known, default=None)
+
+
+def out_of_memory_message(
+    network: nn.Module,
+    box: tuple[int, int, int],
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    recomputing: bool = False,
+    error: BaseException | None = None,
+) -> str:
+    """The sentences about a step on (batch_size, 1, *box) that did not fit.
+
+    `network` as it is trained; `recomputing`: whether it recomputes already; `error`: what was raised, so
+    that what its frames hold is given back before the free memory is looked at.
+    """
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    said = (
+        f"a training step on {batch_size} volumes of {' x '.join(map(str, box))} voxels does not fit into the "
+        f"memory of the {'GPU' if device.type == 'cuda' else 'machine'}"
+    )
+    free = free_bytes(device)
+    if free is None:
+        return f"{said}. {_smaller(None, batch_size)}."
+    # weights, gradients and moments of this network are there already, and are counted again
+    step = (box, free + state_bytes(network))
+    dtype = _activation_dtype(network, precision, device)
+    said += f" ({free / 1e9:.1f} GB are free for it)"
+    ways = [_smaller(largest_batch(network, *step, batch_size - 1, dtype), batch_size)]
+    if not recomputing:
+        fits = largest_batch(recompute(copy.deepcopy(network)), *step, batch_size, dtype)
+        if fits >= LEAST_BATCH:
+            ways.append(
+                f"or set [TRAINING] recompute_activations = True, with which {fits} would fit"
+            )
+    return f"{said}. {'; '.join(ways)}."
+
+
+def _activation_dtype(
+    network: nn.Module, precision: torch.dtype, device: torch.device
+) -> torch.dtype:
+    """The type in which most activations are kept: autocast on CPUs lets plain blocks pool in float32."""
+    is_plain = any(isinstance(b, PooledBlock) and b.way == "plain" for b in network.modules())
+    return torch.float32 if device.type == "cpu" and is_plain else precision
+
+
+def _smaller(fits: int | None, batch_size: int) -> str:
+    """How a batch is made smaller; `fits`: the size that would fit, None if unknown."""
+    if fits is None:
+        return "Set [TRAINING] training_batch_size to a smaller value, or accumulation_steps to a larger one"
+    if fits < LEAST_BATCH:
+        return (
+            f"Not even {LEAST_BATCH} would fit: take a machine with more memory or a smaller crop"
+        )
+    return (
+        f"{fits} would fit: set [TRAINING] training_batch_size = {fits}; or accumulation_steps = "
+        f"{-(-batch_size // fits)}, with which a step goes through its volumes in parts of that size "
+        "(batch-norm then sees a part at a time)"
+    )
+
+
+def _available_bytes() -> int | None:
+    """What the machine can give without swapping."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _bytes_to_limit() -> int | None:
+    """What `ulimit -v`, the usual limit of a cluster's job, leaves of this process's addresses."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        n_pages = int(_STATM.read_text(encoding="ascii").split()[0])
+    except OSError:
+        return None
+    return max(limit - n_pages * resource.getpagesize(), 0)
