@@ -48,8 +48,15 @@ install() {
     stamp="env/.installed-$(basename "$(dirname "$1")")-$(cksum <"$1" | tr -d ' ')"
     [ -e "$stamp" ] && return
     say "installing $1 (first time: a minute or more)"
-    env/bin/pip install --quiet --requirement "$1"
+    env/bin/pip install --quiet --requirement "$1" || return
     touch "$stamp"
+}
+
+# GPU builds of torch bring Triton; without one, the tests of its kernels need it (200 MB).
+install_triton() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || return 0
+    env/bin/python -c 'import triton' 2>/dev/null && return
+    install tests/requirements-triton.txt || say "no Triton here: the tests of the GPU's kernels are skipped"
 }
 
 prepare() {
@@ -87,6 +94,7 @@ case "${1:-}" in
     test)
         prepare
         install tests/requirements.txt
+        install_triton
         shift
         exec env/bin/python -m pytest "$@"
         ;;

@@ -25,7 +25,7 @@ class Convolution(nn.Conv3d):
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:
         """(B, n_in, X, Y, Z) -> (B, n_out, X, Y, Z)."""
         is_faulty = volumes.device.type == "cpu" and volumes.shape[2] == 2
-        if is_faulty and torch.is_autocast_enabled("cpu"):
+        if is_faulty and self.weight.requires_grad and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(volumes.float())
         return super().forward(volumes)

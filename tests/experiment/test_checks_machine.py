@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
 
-from BrainAgeNetworks.registry import NetworkPlan, build_network, count_parameters
+from BrainAgeNetworks.registry import count_parameters
 from utils.common.errors import UserError
 from utils.experiment.checks import machine
 from utils.experiment.checks.quick import quick_check
+from utils.experiment.training import member_plan
 from utils.modes import prepare
 
 
@@ -51,10 +53,10 @@ def test_too_little_memory_and_disk(checked_study, monkeypatch):
     found = said(checked_study, "machine")
     assert any("GB of memory, and 0.001 GB are free" in text for text in found)
     assert any(
-        "checkpoints of 1 cell(s), 2 a network" in text and "are free" in text for text in found
+        "checkpoints of 1 cell(s), 3 a network" in text and "are free" in text for text in found
     )
     kept = said(checked_study, "machine", "TRAINING.keep_every=10")
-    assert any("27 a network" in text for text in kept)
+    assert any("28 a network" in text for text in kept)
     monkeypatch.setattr(machine, "free_memory_bytes", lambda: None)
     assert not any("GB of memory, and" in text for text in said(checked_study, "machine"))
 
@@ -77,7 +79,7 @@ def test_a_gpu_with_too_little_memory(checked_study, monkeypatch):
     ]
     # three networks with gradients and Adam, and one batch of three at a time
     assert found == [
-        "tiny_female: 3 networks of 1,000,000 parameters, batches of 3: about 7.8 GB of GPU memory, and 0.001 GB "
+        "tiny_female: 3 networks of 1,000,000 parameters, batches of 3: about 2.6 GB of GPU memory, and 0.001 GB "
         "are free"
     ]
 
@@ -89,14 +91,20 @@ def test_more_workers_and_threads_than_cores(checked_study, monkeypatch):
     assert any(text.startswith("warning OMP_NUM_THREADS = 5000") for text in found)
 
 
-def test_the_size_of_a_network_is_that_of_the_network():
-    plan = NetworkPlan("agemapper", (16, 18, 16), widths=(4, 8))
-    size = machine.network_size(plan)
-    assert size.n_parameters == count_parameters(build_network(plan))
-    voxels = 16 * 18 * 16
-    first_block = 4 * voxels * 2 + 4 * voxels // 8 * (3 + 1)  # conv, norm; pool with places, ReLU
-    assert 4 * first_block < size.bytes_a_subject < 4 * first_block * 1.6
-    assert machine.network_size(plan, with_activations=False).bytes_a_subject == 0
+def test_the_size_of_a_network_is_that_of_the_network(checked_study):
+    plain = checked_study.experiment("NETWORK.blocks=plain", "TRAINING.precision=float32")
+    plan = member_plan(plain, plain.cells[0], 60.0, torch.device("cpu"))
+    size = machine.network_size(plain, plan)
+    assert size.n_parameters == count_parameters(plan.build_network())
+    n_volumes, voxels = plain.settings.training.training_batch_size, math.prod(plan.network.box)
+    kept = (
+        4 * n_volumes * voxels * plan.network.widths[0] * 2
+    )  # the first block's convolution and norm
+    assert kept < size.bytes_a_step < 3 * kept
+    fused = checked_study.experiment("NETWORK.blocks=fused", "TRAINING.precision=float32")
+    less = machine.network_size(fused, member_plan(fused, fused.cells[0], 60.0, plan.device))
+    assert less.n_parameters == size.n_parameters and less.bytes_a_step <= size.bytes_a_step
+    assert machine.network_size(plain, plan, with_activations=False).bytes_a_step == 0
 
 
 def test_a_network_that_cannot_be_built_stops(checked_study):

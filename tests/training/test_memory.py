@@ -16,6 +16,7 @@ from BrainAgeNetworks import peak_memory
 from BrainAgeNetworks.peak_memory import bytes_for_backward, bytes_needed, largest_batch
 from BrainAgeNetworks.recomputing import recompute
 from BrainAgeNetworks.registry import NetworkPlan, build_network
+from utils.common import free_memory
 from utils.training import memory
 from utils.training.memory import free_bytes, is_out_of_memory, out_of_memory_message
 
@@ -182,11 +183,11 @@ def test_ways_out(monkeypatch, free, recomputing, expected):
 
 def test_free_memory_is_read_where_the_system_says_it(monkeypatch, tmp_path):
     assert free_bytes(CPU) > 0
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(memory, "_STATM", tmp_path / "none")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(free_memory, "STATM", tmp_path / "none")
     assert free_bytes(CPU) is None
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   512 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
     assert free_bytes(CPU) == 512 * 1024
 
 

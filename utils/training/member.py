@@ -138,7 +138,7 @@ class Member:
         self.schedule.load_state_dict(state["schedule"])
         self.early_stopping.load_state_dict(state["early_stopping"])
         self.history = [dict(row) for row in state["history"]]
-        if "progress" in state:  # until 0.2.0 nothing was kept within an epoch
+        if "progress" in state:  # 0.2.0 kept nothing within an epoch
             self.progress.load_state_dict(state["progress"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -170,16 +170,18 @@ class MemberPlan:
     frozen_layers: tuple[str, ...] = ()  # beginnings of names
     layer_learning_rates: tuple[tuple[str, float], ...] = ()  # beginnings of names, factors
 
+    def build_network(self) -> torch.nn.Module:
+        """A network on the CPU whose blocks compute as they are to; weights from torch's random state."""
+        network = set_blocks(build_network(self.network), way_of_blocks(self.blocks, self.device))
+        return recompute(network) if self.recompute else network
+
     def build(self, number: int, seed: int, attempt: int = 1) -> Member:
         """A member with fresh weights drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = build_network(self.network)
+            network = self.build_network()
         # channels last is the layout in which 3D convolutions are quickest, on CPUs about twice
         network.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        set_blocks(network, way_of_blocks(self.blocks, self.device))
-        if self.recompute:
-            recompute(network)
         freeze(network, self.frozen_layers)
         groups = parameter_groups(
             network, self.optimisation.learning_rate, self.layer_learning_rates

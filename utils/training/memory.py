@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import resource
 import traceback
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,10 +11,10 @@ from torch import nn
 from BrainAgeNetworks.blocks import PooledBlock
 from BrainAgeNetworks.peak_memory import largest_batch, state_bytes
 from BrainAgeNetworks.recomputing import recompute
+from utils.common.free_memory import free_memory_bytes
 
 LEAST_BATCH = 2  # or batch-norm would make a volume out of itself
 _CPU_SAYS = ("can't allocate memory", "not enough memory")  # torch's allocator: Linux, Windows
-_MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -33,8 +31,7 @@ def free_bytes(device: torch.device) -> int | None:
         # torch keeps what it once had, and uses it again
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
-    known = [n_bytes for n_bytes in (_available_bytes(), _bytes_to_limit()) if n_bytes is not None]
-    return min(known, default=None)
+    return free_memory_bytes()
 
 
 def out_of_memory_message(
@@ -97,25 +94,3 @@ def _smaller(fits: int | None, batch_size: int) -> str:
         f"{-(-batch_size // fits)}, with which a step goes through its volumes in parts of that size "
         "(batch-norm then sees a part at a time)"
     )
-
-
-def _available_bytes() -> int | None:
-    """What the machine can give without swapping."""
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
-
-
-def _bytes_to_limit() -> int | None:
-    """What `ulimit -v`, the usual limit of a cluster's job, leaves of this process's addresses."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    try:
-        n_pages = int(_STATM.read_text(encoding="ascii").split()[0])
-    except OSError:
-        return None
-    return max(limit - n_pages * resource.getpagesize(), 0)

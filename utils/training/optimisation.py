@@ -117,7 +117,7 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a kept state."""
         state = dict(state)
-        self.last_rate = state.pop("last_rate", self.last_rate)  # not kept until 0.2.0
+        self.last_rate = state.pop("last_rate", self.last_rate)  # 0.2.0 did not keep it
         if self._published:
             self._published.load_state_dict(state)
 

@@ -8,12 +8,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from utils.common.errors import UserError
+from utils.common.free_memory import free_memory_bytes
 from utils.experiment.caches import cache_of, cache_root, n_cores
 from utils.experiment.checks.findings import Finding, Level
 from utils.experiment.experiment import Cell, Experiment
@@ -36,7 +36,7 @@ class NetworkSize:
     """One network of a cell."""
 
     n_parameters: int
-    bytes_a_subject: int  # activations that a backward pass needs
+    bytes_a_step: int  # at its worst moment, without weights, gradients and optimiser
 
 
 def check_machine(
@@ -45,7 +45,7 @@ def check_machine(
     """Everything about the machine, and what the training of the largest networks would need of it."""
     findings = [*_torch(), *_cores(experiment)]
     device = _device(experiment, findings)
-    sizes = _sizes(experiment, findings, with_activations=True) if training else {}
+    sizes = _sizes(experiment, findings, device, with_activations=True) if training else {}
     if sizes:
         findings += _memory(experiment, subjects, device, sizes)
         findings += _disk(experiment, sizes)
@@ -55,7 +55,7 @@ def check_machine(
 def check_machine_quickly(experiment: Experiment) -> list[Finding]:
     """The same without what a batch needs, which takes torch some seconds to work out."""
     findings = [*_torch(), *_cores(experiment)]
-    sizes = _sizes(experiment, findings, with_activations=False)
+    sizes = _sizes(experiment, findings, _device(experiment, []), with_activations=False)
     return [*findings, *(_disk(experiment, sizes) if sizes else ())]
 
 
@@ -118,69 +118,58 @@ def _cores(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _sizes(
-    experiment: Experiment, findings: list[Finding], with_activations: bool
+    experiment: Experiment, findings: list[Finding], device: Any, with_activations: bool
 ) -> dict[str, NetworkSize]:
     """Cell -> size of its networks; an architecture that cannot be built stops the run."""
-    import torch
-
     from utils.experiment.training import member_plan
 
     sizes: dict[str, NetworkSize] = {}
     by_box: dict[Any, NetworkSize] = {}
     for cell in experiment.cells:
         try:
-            plan = member_plan(experiment, cell, TYPICAL_AGE_YEARS, torch.device("cpu")).network
-            if plan not in by_box:
-                by_box[plan] = network_size(plan, with_activations)
-            sizes[cell.name] = by_box[plan]
+            plan = member_plan(experiment, cell, TYPICAL_AGE_YEARS, device)
+            if plan.network not in by_box:
+                by_box[plan.network] = network_size(experiment, plan, with_activations)
+            sizes[cell.name] = by_box[plan.network]
         except UserError as error:
             said = str(error).rstrip(".")
             findings.append(Finding("error", "settings", said, contrast=cell.contrast.name))
     return sizes
 
 
-def network_size(plan: Any, with_activations: bool = True) -> NetworkSize:
-    """Parameters, and bytes of what one subject's forward pass keeps for the backward pass.
+def network_size(experiment: Experiment, plan: Any, with_activations: bool = True) -> NetworkSize:
+    """Parameters of a network (`MemberPlan`), and bytes of a step, which is rehearsed without being computed."""
+    from BrainAgeNetworks.peak_memory import bytes_for_backward, state_bytes
+    from BrainAgeNetworks.precision import precision_of
+    from BrainAgeNetworks.registry import count_parameters
 
-    The network is built and run on torch's meta device: shapes are worked out, nothing is computed.
-    """
-    import torch
-
-    from BrainAgeNetworks.registry import build_network, count_parameters
-
-    n_values = 0
-
-    def count(module: Any, inputs: Any, output: Any) -> None:
-        nonlocal n_values
-        # max pooling also keeps where each maximum was: 8 bytes a value
-        n_values += output.numel() * (3 if "MaxPool" in type(module).__name__ else 1)
-
-    with torch.device("meta"):
-        network = build_network(plan)
-        if with_activations:
-            for module in network.modules():
-                if not list(module.children()):
-                    module.register_forward_hook(count)
-            network.eval()  # training mode refuses batch norm of one value
-            with torch.no_grad():
-                network(torch.empty((1, 1, *plan.box)))
-    return NetworkSize(count_parameters(network), 4 * n_values)
+    network, n_bytes = plan.build_network(), 0
+    if with_activations:
+        training = experiment.settings.training
+        part = -(-training.training_batch_size // training.accumulation_steps)
+        precision = precision_of(training.precision, plan.device)
+        n_bytes = bytes_for_backward(network, plan.network.box, part, precision)
+        n_bytes -= state_bytes(network)
+    return NetworkSize(count_parameters(network), n_bytes)
 
 
 def _memory(
     experiment: Experiment, subjects: pd.DataFrame, device: Any, sizes: dict[str, NetworkSize]
 ) -> Iterator[Finding]:
     """Memory of the device for a training step, and of the machine for the volumes of a cell."""
+    from utils.training.side_by_side import SMALL_BATCH_VOXELS
+
     cell = max(experiment.cells, key=lambda c: math.prod(c.contrast.box) * (c.name in sizes))
     size, training = sizes[cell.name], experiment.settings.training
     batch, box_bytes = training.training_batch_size, 4 * math.prod(cell.contrast.box)
     weights = training.ensemble_size * 4 * VALUES_A_WEIGHT_IN_MEMORY * size.n_parameters
-    step = batch * (size.bytes_a_subject + box_bytes)
+    is_small = batch * box_bytes <= 4 * SMALL_BATCH_VOXELS
+    at_once = training.ensemble_size if is_small else 1
     kept = _kept_bytes(experiment, subjects, cell, box_bytes)
     volumes = "volumes kept in memory" if kept else "volumes read ahead"
     kept = kept or batch * box_bytes * N_BATCHES_IN_MEMORY
     on_gpu = device.type == "cuda"
-    needed = weights + step * (GPU_OVERHEAD if on_gpu else training.ensemble_size)
+    needed = weights + size.bytes_a_step * (GPU_OVERHEAD if on_gpu else at_once)
     free = _free_gpu_bytes(device) if on_gpu else free_memory_bytes()
     where = "GPU memory" if on_gpu else "memory"
     said = f"{cell.name}: {training.ensemble_size} networks of {size.n_parameters:,} parameters, batches of {batch}"
@@ -237,26 +226,11 @@ def _free_gpu_bytes(device: Any) -> float | None:
         return None
 
 
-def free_memory_bytes() -> float | None:
-    """Memory that is free for this process: the machine's, or its share of it; None where it is not known."""
-    found = []
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = re.search(r"MemAvailable:\s+(\d+) kB", text)
-        found += [1024.0 * int(available.group(1))] if available else []
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
-        found += [float(limit) - float(used)] if limit.isdigit() else []
-    except (OSError, ValueError):
-        pass
-    return min(found) if found else None
-
-
 def _disk(experiment: Experiment, sizes: dict[str, NetworkSize]) -> Iterator[Finding]:
     """Disk for the checkpoints that this run keeps."""
     training = experiment.settings.training
-    n_epochs = experiment.options.epochs or training.number_of_epochs
-    n_kept = 2 + (n_epochs // training.keep_every if training.keep_every else 0)
+    # best, last, and the one before
+    n_kept = 3 + (experiment.n_epochs // training.keep_every if training.keep_every else 0)
     n_values = sum(size.n_parameters for size in sizes.values()) * VALUES_A_WEIGHT_KEPT
     needed = 4.0 * n_values * n_kept * training.ensemble_size
     folder = experiment.paths.root
