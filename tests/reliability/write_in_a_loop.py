@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pandas as pd
 import torch
 
-from BrainAgeNetworks.checkpoints import save_checkpoint
 from utils.common.files import write_text
+from utils.common.paths import NetworkPaths
 from utils.common.tables import write_table
+from utils.experiment.checkpoints import save_last
 
 N_VALUES = 40_000
 
@@ -31,7 +32,7 @@ def write(kind: str, path: Path, generation: int) -> None:
     """Write one generation; every value in the file is its number."""
     if kind == "checkpoint":
         weights = torch.full((N_VALUES,), float(generation))
-        save_checkpoint({"generation": generation, "weights": weights}, path)
+        save_last({"generation": generation, "weights": weights}, NetworkPaths(path.parent))
     elif kind == "naive":
         weights = torch.full((N_VALUES,), float(generation))
         torch.save({"generation": generation, "weights": weights}, path)

@@ -63,14 +63,14 @@ class CheckpointKeeper:
             paths.best.replace(paths.before_divergence)  # not to be tested, and not to be lost
         if self.keep_every and member.epoch % self.keep_every == 0:
             save_checkpoint(content, paths.epoch(member.epoch))
-        _save_last(content, paths)
+        save_last(content, paths)
         write_table(pd.DataFrame(member.history), paths.history, decimals=None)
         if self._tensorboard:
             self._write_events(member)
 
     def keep_position(self, member: Member) -> None:
         """Keep where a member stands within an epoch."""
-        _save_last(self._content(member), self.paths.network(member.number))
+        save_last(self._content(member), self.paths.network(member.number))
 
     def _content(self, member: Member) -> dict[str, Any]:
         content = {**self.record, **member.state_dict()}
@@ -94,7 +94,7 @@ class CheckpointKeeper:
             writer.close()
 
 
-def _save_last(content: dict[str, Any], paths: NetworkPaths) -> None:
+def save_last(content: dict[str, Any], paths: NetworkPaths) -> None:
     """Write the last checkpoint; the one before it stays, should this one be damaged some day."""
     if paths.last.is_file():
         keep_as(paths.last, paths.previous)
