@@ -4,7 +4,7 @@
 The mode word is a file in utils/modes; a longer mode is a row of them. Settings come from NAME.ini and
 NAME_eval.ini (copies of settings.ini and settings_eval.ini). Exit codes: 0 done, 1 failed, 2 usage or
 settings, 3 finished with some subjects, networks or cells failed, 4 stopped by SIGTERM or SIGUSR2 with
-everything kept: the same command goes on.
+everything kept: the same command goes on (with -c last, where -c said otherwise).
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{given.mode} failed: {where}{error.strerror or error}.\n")
         return EXIT_FAILED
     except StopRequested as request:
-        warn(f"stopped by {request}; everything done is kept, the same command goes on.")
+        begun_anew = given.checkpoint not in (None, "last")
+        how = "-c last" if begun_anew else "the same command"
+        warn(f"stopped by {request}; everything done is kept, {how} goes on.")
         return EXIT_STOPPED
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished epochs are kept, the same command goes on.\n")

@@ -7,6 +7,7 @@ checksums, which reading compares.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from utils.common.files import read_json, write_json
 
 # What weights and the modules around them are made of; other globals are of the program that pickled them.
 _EXPECTED_GLOBALS = ("torch.", "collections.OrderedDict", "__builtin__.set", "builtins.set")
+# What a pickle names that means to do something; no weights have a use for them.
+_HARMFUL_MODULES = ("os", "posix", "nt", "subprocess", "sys", "shutil", "socket")
+_HARMFUL_BUILTINS = ("eval", "exec", "compile", "open", "getattr", "__import__")
+# A name of `-m export`, and what its files say of themselves in the beginning of their header.
+_EXPORTED_NAME = r"network_\d+\.safetensors"
+_EXPORTED_MARK, _HEADER_BEGINNING = b'"brain_age"', 4096
 
 
 class ConversionError(UserError):
@@ -69,14 +76,22 @@ def convert(source: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
         "n_tensors": len(found.tensors),
         "n_values": sum(tensor.numel() for tensor in found.tensors.values()),
         "globals_met": found.globals_met,
+        "left_out": found.left_out,
     }
     write_json(record, record_path(target))
     return target, record
 
 
 def unusual_globals(globals_met: list[str]) -> list[str]:
-    """Those of the globals that a pickled network does not need."""
-    return [name for name in globals_met if not name.startswith(_EXPECTED_GLOBALS)]
+    """Those of the globals that a pickled network does not need, but for the harmful ones."""
+    harmful = harmful_globals(globals_met)
+    return [n for n in globals_met if not (n.startswith(_EXPECTED_GLOBALS) or n in harmful)]
+
+
+def harmful_globals(globals_met: list[str]) -> list[str]:
+    """Those of the globals that run commands or code, or reach for files or the net."""
+    builtins = {f"{m}.{name}" for m in ("builtins", "__builtin__") for name in _HARMFUL_BUILTINS}
+    return [n for n in globals_met if n.split(".")[0] in _HARMFUL_MODULES or n in builtins]
 
 
 def record_path(path: Path) -> Path:
@@ -93,6 +108,12 @@ def read_converted(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         No file, no record beside it, or damaged.
     """
     if not record_path(path).is_file():
+        if _is_of_an_export(path):
+            raise ConversionError(
+                f"{path}: looks like an exported network of this program, and the model_card.json of the export, "
+                "without which its weights are worth nothing, does not lie beside it. Copy the whole folder "
+                f"(or {record_path(path).name} as well, if it was converted)."
+            )
         raise ConversionError(
             f"{path}: {record_path(path).name} with its checksum does not lie beside it; without it a "
             "damaged file would not be noticed. Copy both, or convert the source again with -m convert."
@@ -102,3 +123,9 @@ def read_converted(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     if not isinstance(digest, str):
         raise ConversionError(f"{record_path(path)}: holds no checksum of {path.name}.")
     return read_tensors(path, digest), digest
+
+
+def _is_of_an_export(path: Path) -> bool:
+    """Whether a file of tensors has the name or the mark of an exported network."""
+    named = re.fullmatch(_EXPORTED_NAME, path.name) is not None
+    return named or _EXPORTED_MARK in read_file(path)[:_HEADER_BEGINNING]

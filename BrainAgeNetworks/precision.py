@@ -7,7 +7,8 @@ range, so that losses need no scaling.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -35,6 +36,18 @@ def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContex
     return torch.autocast(
         device.type, torch.bfloat16, enabled=precision == torch.bfloat16, cache_enabled=False
     )
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """float32 convolutions on a GPU that are not rounded to TF32, cuDNN's faster kind."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def set_up_device(device: torch.device, deterministic: bool) -> None:

@@ -12,6 +12,7 @@ import io
 import itertools
 import math
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from BrainAgeNetworks.conversion import read_converted, read_file
 from BrainAgeNetworks.exported import is_exported, read_exported_network
 from BrainAgeNetworks.registry import NetworkPlan
 from BrainAgeNetworks.targets import BinsTarget, Target, YearsTarget, target_from_dict
+from BrainAgeNetworks.torch_files import OF_ZIPFILE, ZIP_START, has_our_checksum
 from utils.common.errors import UserError
-from utils.common.text import listed
+from utils.common.text import listed, shown
 
 CHECKPOINT, EXPORTED, SFCN, AGEMAPPER = "checkpoint", "exported", "sfcn", "agemapper"
 # What the released networks see: the crop of a 1 mm volume.
@@ -36,7 +38,6 @@ RELEASED_SFCN_TARGET = BinsTarget(62.0)
 RELEASED_AGEMAPPER_TARGET = YearsTarget(0.0)
 # Under these keys training programs keep the weights in a checkpoint that holds more.
 _WEIGHT_KEYS = ("state_dict", "model_state_dict")
-_OUR_CHECKSUM = b"\nbrain-age checkpoint sha256:"
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -104,7 +105,7 @@ def read_pretrained(path: str | Path) -> Pretrained:
     if data[8:9] == b"{":  # the length of a JSON header, then the header: safetensors
         return _from_tensors(path, data)
     digest = hashlib.sha256(data).hexdigest()
-    if _OUR_CHECKSUM in data[-2 * len(_OUR_CHECKSUM) - 64 :]:
+    if has_our_checksum(data):
         return _from_checkpoint(path, load_checkpoint(path), digest)
     content = _plain_content(path, data)
     if isinstance(content, dict) and "format_version" in content:
@@ -185,10 +186,12 @@ def _plain_content(path: Path, data: bytes) -> Any:
         raise PretrainedError(
             f"{path}: is a Git LFS pointer, not the weights themselves; fetch them (git lfs pull)."
         )
+    if data.startswith(ZIP_START):
+        _refuse_flipped_bits(path, data)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not data.startswith((b"PK\x03\x04", b"\x80")):
+        if not data.startswith((ZIP_START, b"\x80")):
             raise PretrainedError(f"{path}: is no file of weights.") from error
         raise PretrainedError(
             f"{path}: holds pickled Python objects, e.g. a whole module, which could run any code when "
@@ -197,6 +200,24 @@ def _plain_content(path: Path, data: bytes) -> Any:
         ) from error
     except Exception as error:  # whatever torch says of bytes that are no weights
         raise PretrainedError(f"{path}: is damaged, or no file of weights.") from error
+
+
+def _refuse_flipped_bits(path: Path, data: bytes) -> None:
+    """Compare the checksums in a zip archive, which torch.load does not."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise PretrainedError(
+                    f"{path}: its parts are compressed, which torch.save never does; get it anew."
+                )
+            damaged = archive.testzip()
+    except OF_ZIPFILE as error:
+        raise PretrainedError(f"{path}: is damaged, or no file of weights.") from error
+    if damaged is not None:
+        raise PretrainedError(
+            f"{path}: is damaged: the checksum of {shown(damaged)} in it does not match. Get it anew, or save it "
+            "again where it was written, if that was done without checksums (torch's set_crc32_options)."
+        )
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:

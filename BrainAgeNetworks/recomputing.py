@@ -44,6 +44,13 @@ def recompute(network: nn.Module) -> nn.Module:
     return network
 
 
+def is_recomputing(network: nn.Module) -> bool:
+    """Whether `recompute` was called on a network."""
+    return any(
+        "forward" in vars(block) for block in network.modules() if isinstance(block, PooledBlock)
+    )
+
+
 def _forward(block: PooledBlock, volumes: torch.Tensor) -> torch.Tensor:
     """(B, C, X, Y, Z) -> (B, C', X // 2, Y // 2, Z // 2), in the place of the block's own forward."""
     convolution, norm = block[0], block[1]

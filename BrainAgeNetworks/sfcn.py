@@ -25,6 +25,13 @@ from utils.common.errors import UserError
 PUBLISHED_WIDTHS = (32, 64, 128, 256, 256, 64)
 
 
+class WholeAverage(nn.AvgPool3d):
+    """AvgPool3d over all that is left, (B, C, X, Y, Z) -> (B, C, 1, 1, 1), whose gradient repeats its bits on GPUs."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.mean((2, 3, 4), keepdim=True)
+
+
 class SFCN(nn.Module):
     """(B, 1, X, Y, Z) -> (B, n_outputs); 2,952,936 parameters with 40 outputs."""
 
@@ -44,7 +51,7 @@ class SFCN(nn.Module):
         self.feature_extractor.add_module(f"conv_{len(widths) - 1}", last)
         box = pooled_box(plan.first_box, n_poolings)
         self.classifier = nn.Sequential()
-        self.classifier.add_module("average_pool", nn.AvgPool3d(box))
+        self.classifier.add_module("average_pool", WholeAverage(box))
         if plan.dropout_rates[0] > 0:
             self.classifier.add_module("dropout", nn.Dropout(plan.dropout_rates[0]))
         self.classifier.add_module(

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from BrainAgeNetworks.module_trees import named_tensors, unwrapped
+from BrainAgeNetworks.module_trees import NamedTensors, entries_of, named_tensors, unwrapped
 from BrainAgeNetworks.unpickling import (
     Made,
     Named,
@@ -32,6 +32,8 @@ from BrainAgeNetworks.unpickling import (
 from utils.common.errors import UserError
 from utils.common.text import shown
 
+# What checkpoints of this program end with (`checkpoints.save_checkpoint`), before a sha256.
+OUR_CHECKSUM = b"\nbrain-age checkpoint sha256:"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
@@ -41,8 +43,9 @@ _DTYPES = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }  # fmt: skip
+ZIP_START = b"PK\x03\x04"
 # What zipfile raises for malformed archives.
-_OF_ZIPFILE = (
+OF_ZIPFILE = (
     zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError, KeyError, OSError,
     struct.error, zlib.error,
 )  # fmt: skip
@@ -54,10 +57,16 @@ class TorchFileError(UserError):
 
 @dataclass(frozen=True)
 class TorchFile:
-    """Tensors by name, and every global that the pickle in the file names."""
+    """Tensors by name, every global that the pickle in the file names, and what was no tensor."""
 
     tensors: dict[str, torch.Tensor]
     globals_met: list[str]
+    left_out: list[str]
+
+
+def has_our_checksum(data: bytes) -> bool:
+    """Whether a file ends as checkpoints of this program do."""
+    return OUR_CHECKSUM in data[-2 * len(OUR_CHECKSUM) - 64 :]
 
 
 def read_torch_file(path: Path, data: bytes) -> TorchFile:
@@ -66,19 +75,32 @@ def read_torch_file(path: Path, data: bytes) -> TorchFile:
     Raises
     ------
     TorchFileError
-        Of another kind, truncated, contradicts itself, or without tensors that belong together.
+        Of another kind, truncated, contradicts itself, or without tensors that belong together; or a
+        checkpoint of this program, of which the tensors are the lesser part.
     """
+    if has_our_checksum(data):
+        raise TorchFileError(_ours(path))
     try:
-        archive = _zip_archive(data) if data.startswith(b"PK\x03\x04") else _legacy_archive(data)
-        tensors = archive.named_tensors()
+        archive = _zip_archive(data) if data.startswith(ZIP_START) else _legacy_archive(data)
+        if "format_version" in entries_of(archive.pickled.value):
+            raise TorchFileError(_ours(path))
+        named = archive.named_tensors()
+        tensors = {name: archive.tensor(name, node) for name, node in named.nodes.items()}
     except PickleError as error:
         raise TorchFileError(
             f"{path}: no weights can be read from it: {shown(error, 350)}."
         ) from error
-    except (*_OF_ZIPFILE, MemoryError) as error:
+    except (*OF_ZIPFILE, MemoryError) as error:
         said = str(error) or type(error).__name__
         raise TorchFileError(f"{path}: is damaged or truncated ({shown(said, 200)}).") from error
-    return TorchFile(tensors, sorted(archive.pickled.globals_met))
+    return TorchFile(tensors, sorted(archive.pickled.globals_met), named.left_out)
+
+
+def _ours(path: Path) -> str:
+    return (
+        f"{path}: is a checkpoint of this program; set [TRAINING] use_pre_trained to it as it is. Converted, "
+        "its preprocessing and its mean age would be lost."
+    )
 
 
 def _zip_archive(data: bytes) -> _Archive:
@@ -169,14 +191,15 @@ class _Archive:
     storages: dict[str, torch.Tensor]
     n_bytes_left: int  # tensors of no more bytes than the file has are made
 
-    def named_tensors(self) -> dict[str, torch.Tensor]:
-        """Name -> tensor, of the one module or state dict in the file."""
-        nodes = named_tensors(self.pickled.value)
-        if not nodes:
+    def named_tensors(self) -> NamedTensors:
+        """Of the one module or state dict in the file."""
+        found = named_tensors(self.pickled.value)
+        if not found.nodes:
             raise PickleError(f"it holds no tensors; it names {_globals_met(self.pickled)}")
-        return {name: self._tensor(name, node) for name, node in nodes.items()}
+        return found
 
-    def _tensor(self, name: str, node: Made) -> torch.Tensor:
+    def tensor(self, name: str, node: Made) -> torch.Tensor:
+        """What a node makes; `name` is for messages."""
         name = shown(name)
         node = unwrapped(node)
         known = isinstance(node.arguments, tuple) and len(node.arguments) >= 4

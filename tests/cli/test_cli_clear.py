@@ -77,8 +77,9 @@ def test_checkpoints_of_single_epochs(study):
 
 
 def test_all_checkpoints(study):
+    (study.network() / "last.damaged").write_bytes(b"set aside by -c")
     gone = removed_by(study, "clear-checkpoints-completely")
-    assert len(gone) == 32 and all(name.endswith(".pt") for name in gone)
+    assert len(gone) == 33 and all(name.endswith((".pt", "/last.damaged")) for name in gone)
 
 
 def test_logs(study):
@@ -92,6 +93,7 @@ def test_results_but_not_weights_and_splits(study):
         "deltas_test.csv",
         "bias_correction.json",
         "combination.json",
+        "metrics.csv",
         "summary/report.html",
     } <= gone
     assert "swi_male/predictions_test.csv" in gone and "swi_male/metrics_test.json" in gone

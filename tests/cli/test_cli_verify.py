@@ -49,6 +49,7 @@ def test_an_untouched_experiment_has_no_damage(verified):
     assert ended.code == 0 and ended.out == "kind,file,reason\n", ended.err
     assert "T1_nonlinear: 164 prepared volumes, 0 damaged" in ended.err
     assert "32 checkpoints verified" in ended.err
+    assert "0 exports verified" in ended.err and "0 converted files verified" in ended.err
     before = {p: p.read_bytes() for p in verified.root.rglob("manifest.json")}
     assert before and find(verified) == []
     assert {p: p.read_bytes() for p in verified.root.rglob("manifest.json")} == before

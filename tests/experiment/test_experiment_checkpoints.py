@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from BrainAgeNetworks.checkpoints import load_checkpoint, save_checkpoint
 from utils.common.errors import UserError
 from utils.experiment import checkpoints
 from utils.experiment.experiment import Experiment, Options
+from utils.experiment.trained import load_trained
 from utils.modes import train
 from utils.settings.reader import read_settings
 
@@ -108,6 +111,57 @@ def test_every_kth_checkpoint_is_kept_and_can_be_continued_from(study, same_to_t
     assert same_to_the_bit(before, without_names(kept(whole)))
     with pytest.raises(UserError, match=r"-c 7: .* does not exist; there is last, best, 1, 2, 3"):
         train.run(study("whole", checkpoint="7"))
+
+
+def test_an_earlier_checkpoint_begins_a_branch_and_the_run_is_set_aside(study):
+    settings = ("TRAINING.keep_every=1", "TRAINING.learning_rate=0.02")
+    train.run(study("whole", *settings, epochs=5))
+    experiment = study("whole", *settings, epochs=2, checkpoint="1")
+    paths = experiment.paths.cell(CELL).network(1)
+    old_best = load_checkpoint(paths.best)
+    train.run(experiment)
+    best, last = load_checkpoint(paths.best), load_checkpoint(paths.last)
+    assert last["epoch"] == 2 and best["epoch"] == last["early_stopping"]["best_epoch"] <= 2
+    assert paths.kept_epochs() == [1, 2]
+    aside = experiment.paths.previous / CELL / "network_1.1"
+    assert load_checkpoint(aside / "last.pt")["epoch"] == 5
+    assert load_checkpoint(aside / "best.pt")["epoch"] == old_best["epoch"]
+
+
+def test_where_the_best_is_not_kept_the_checkpoint_itself_counts(study):
+    train.run(study("whole", "TRAINING.keep_every=2", epochs=4))
+    experiment = study("whole", "TRAINING.keep_every=2", epochs=2, checkpoint="2")
+    paths = experiment.paths.cell(CELL).network(1)
+    content = load_checkpoint(paths.epoch(2))
+    content["early_stopping"]["best_epoch"] = 1
+    content.pop("format_version")
+    save_checkpoint(content, paths.epoch(2))
+    paths.best.unlink()
+    train.run(experiment)
+    assert load_checkpoint(paths.best)["epoch"] == 2
+
+
+def test_networks_that_saw_other_volumes_are_not_mixed(study):
+    experiment = study("whole", epochs=1)
+    train.run(experiment)
+    path = experiment.paths.cell(CELL).network(2).best
+    content = load_checkpoint(path)
+    content.pop("format_version")
+    content["contrast"]["scale_factor"] = 10.0
+    content["scale_factor_is_auto"] = True
+    save_checkpoint(content, path)
+    other = load_checkpoint(experiment.paths.cell(CELL).network(1).best)
+    other.pop("format_version")
+    other["scale_factor_is_auto"] = True
+    save_checkpoint(other, experiment.paths.cell(CELL).network(1).best)
+    cell = dataclasses.replace(
+        experiment.cells[0],
+        contrast=dataclasses.replace(experiment.cells[0].contrast, scale_factor=None),
+    )
+    with pytest.raises(
+        UserError, match=r"networks 1 and 2 were trained on .*scale_factor 100\.0 and 10\.0"
+    ):
+        load_trained(cell, experiment.paths.cell(CELL))
 
 
 def test_what_a_training_cannot_be_continued_with_is_listed(study, tmp_path):

@@ -343,9 +343,10 @@ def test_nothing_is_said_of_one_person_or_of_the_machine(origin, study, folder):
     }
 
 
-def test_of_fewer_than_ten_subjects_no_numbers_leave(tmp_path):
+def test_of_fewer_than_ten_subjects_no_numbers_leave(tmp_path, caplog):
     experiment = write_study(tmp_path, ["train"] * 9 + ["validation"] * 11)
     export.run(experiment)
+    assert "leaves their ages out, but for their exact mean age" in caplog.text
     card = read_card(experiment.paths.export(CELL).card)
     assert set(card["training_ages"].values()) == {None}
     assert card["training_subjects_hash"] is None and card["split_hash"] is None
@@ -490,3 +491,71 @@ def test_networks_for_another_sex_are_refused(study, folder):
     cell = experiment_in(study).cells[0]
     with pytest.raises(UserError, match="trained on female, used for both"):
         load_exported(cell, find_exports(folder).of("tiny", "female"))
+
+
+def test_all_contrasts_are_not_all_while_a_card_is_damaged(receiver, folder):
+    for name in ("T2_both", "swi_both"):
+        shutil.copytree(folder, folder.with_name(name))
+        (folder.with_name(name) / "model_card.json").write_text("{}")
+    where = "MAPPING.exported=experiments/origin/export"
+    words = (where, "DATA.modality_flag=all")
+    with pytest.raises(UserError, match=r"T2_both/model_card\.json.*swi_both/model_card\.json"):
+        _ = experiment_in(receiver, *words, name="new", mode="predict").contrasts
+    (contrast,) = experiment_in(receiver, where, name="new", mode="predict").contrasts
+    assert contrast.name == "tiny"
+
+
+def test_a_factor_of_the_receiver_is_compared_with_the_one_that_auto_came_to(receiver, folder):
+    card = read_card(folder / "model_card.json")
+    write_card(card | {"scale_factor_is_auto": True}, folder / "model_card.json")
+    words = ("DATA.scaling_values=contrasts.csv",)
+    for factor, fits in (("auto", True), ("100", True), ("101", False)):
+        (receiver / "contrasts.csv").write_text(TABLE.replace(",100,", f",{factor},"))
+        experiment = experiment_in(receiver, *words, name="new", mode="predict")
+        if fits:
+            assert experiment.contrasts[0].scale_factor is None
+        else:
+            with pytest.raises(
+                UserError, match=r"scale_factor is 101\.0 .* was 100\.0 in training"
+            ):
+                _ = experiment.contrasts
+
+
+def change_record(study: Path, number: int, **changes: object) -> None:
+    path = experiment_in(study).paths.cell(CELL).network(number).best
+    content = load_checkpoint(path)
+    content.pop("format_version")
+    save_checkpoint({**content, **changes}, path)
+
+
+def test_the_card_is_of_the_networks_that_are_exported(study, folder):
+    experiment = experiment_in(study)
+    change_record(study, 1, split_hash="other", experiment="other")
+    spoil_record(experiment, 1, share=1.0)
+    export.run(experiment_in(study))
+    card = read_card(folder / "model_card.json")
+    assert card["experiment"] == "origin" and card["split_hash"] != "other"
+    spoil_record(experiment, 1, share=0.5)
+    with pytest.raises(
+        UserError, match=r"different trainings, .*: split_hash is other in network 1"
+    ):
+        export.run(experiment_in(study))
+
+
+def test_factors_of_networks_that_differ_are_refused(study):
+    record = load_checkpoint(experiment_in(study).paths.cell(CELL).network(2).best)
+    contrast = record["contrast"] | {"scale_factor": 101.0}
+    for number, changes in ((1, {}), (2, {"contrast": contrast})):
+        change_record(study, number, scale_factor_is_auto=True, **changes)
+    table = study / "contrasts.csv"
+    table.write_text(table.read_text().replace(",100,", ",auto,"))
+    with pytest.raises(UserError, match=r"scale_factor .*100\.0 .*101\.0"):
+        export.run(experiment_in(study))
+
+
+def test_networks_of_other_shapes_have_no_card_in_common(study):
+    plan = load_checkpoint(experiment_in(study).paths.cell(CELL).network(2).best)["network_plan"]
+    change_record(study, 2, network_plan=plan | {"dropout_rates": [0.1, 0.0, 0.0]})
+    said = r"network_plan dropout_rates is \[0\.0, .* in network 1 and \[0\.1, .* in network 2"
+    with pytest.raises(UserError, match=said):
+        export.run(experiment_in(study))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
@@ -14,7 +15,7 @@ from BrainAgeNetworks.targets import BinsTarget, YearsTarget, target_to_dict
 from utils.common.errors import UserError
 from utils.experiment.experiment import Experiment, Options
 from utils.experiment.pretraining import pre_trained_path, pre_trained_paths, start_from
-from utils.modes import convert
+from utils.modes import convert, verify
 from utils.settings.reader import read_settings
 from utils.training.member import MemberPlan
 from utils.training.optimisation import OptimisationPlan
@@ -323,3 +324,41 @@ def test_converting_imports_no_module_of_the_file(study, tmp_path, monkeypatch):
     source.write_text("raise RuntimeError('imported')\n")
     convert.run(study("TRAINING.use_pre_trained=net.pt"))
     assert "odd_program" not in sys.modules
+
+
+@pytest.mark.parametrize("changes", [{"upsample": True}, {"n_poolings": 1}])
+def test_another_way_with_2mm_is_refused_unless_the_head_is_new(study, tmp_path, changes):
+    experiment = study("TRAINING.use_pre_trained=best.pt")
+    plan = NetworkPlan("agemapper", BOX, widths=(2, 3)).to_dict()
+    checkpoint(experiment, tmp_path / "best.pt", network_plan=plan | changes)
+    cell, record = experiment.grid[0], record_of(experiment)
+    with pytest.raises(UserError, match=r"set \[NETWORK\] resolution_2mm as it was"):
+        start_from(experiment, cell, member_of(), record)
+    assert start_from(experiment, cell, member_of(), {**record, "network_plan": plan | changes})
+    experiment = study("TRAINING.use_pre_trained=best.pt", "TRAINING.pre_trained_head=new")
+    assert start_from(experiment, cell, member_of(), record)["head"] == "new"
+
+
+def test_what_a_file_names_that_could_do_harm_stands_in_a_line_of_its_own(study, tmp_path, said):
+    class Trap:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    torch.save({"state_dict": {"w": torch.ones(1)}, "x": Trap(), "epoch": 3}, tmp_path / "a.pt")
+    convert.run(study("TRAINING.use_pre_trained=a.pt"))
+    words = said()
+    assert "left out, since they are no weights: x, epoch." in words
+    assert f"names {os.name}.system, which run commands or code" in words
+    assert "do not need" not in words
+
+
+def test_converted_files_are_verified_with_the_rest(study, tmp_path, said):
+    torch.save({"w": torch.ones(3)}, tmp_path / "a.pt")
+    experiment = study("TRAINING.use_pre_trained=a.pt")
+    convert.run(experiment)
+    said()
+    assert list(verify.converted(experiment)) == [] and "1 converted files verified" in said()
+    path = experiment.paths.converted / "a.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    ((kind, file, reason),) = verify.converted(experiment)
+    assert (kind, file) == ("converted weights", str(path)) and "its checksum differs" in reason

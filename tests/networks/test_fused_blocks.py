@@ -157,6 +157,28 @@ def test_under_autocast_it_is_float32_within_the_rounding_of_bfloat16():
     assert nn.functional.cosine_similarity(*flat, dim=0) > 0.99
 
 
+def test_in_bfloat16_only_what_is_written_is_rounded():
+    # A whole network's gradients jump where a rounding lets another voxel win or opens a ReLU, in both
+    # ways alike; of one block, with its values and the gradient of its output given, none does.
+    torch.manual_seed(3)
+    given = torch.randn(3, 8, 7, 6, 9).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    gradient = torch.randn(3, 8, 3, 3, 4).bfloat16()
+    plain = block(4, 8)[1:]
+    exact = given.double().requires_grad_()
+    expected = plain(exact)
+    expected.backward(gradient.double())
+    values = given.clone().requires_grad_()
+    gamma, beta = (p.detach().float().requires_grad_() for p in plain[0].parameters())
+    out = cpu.norm_pool_relu(values, gamma, beta, plain[0].eps)[0]
+    out.backward(gradient)
+    half_a_unit = 2.0**-8  # of a number's last place in bfloat16, relative to the number
+    for ours, reference in ((out, expected), (values.grad, exact.grad)):
+        assert ours.dtype == torch.bfloat16
+        assert torch.allclose(ours.double(), reference, rtol=1.01 * half_a_unit, atol=1e-6)
+    for ours, reference in zip((gamma.grad, beta.grad), plain[0].parameters()):
+        assert torch.allclose(ours.double(), reference.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_bits_do_not_depend_on_the_number_of_threads():
     given = volumes((12, 9, 8), n=2, dtype=torch.float32)
     before = torch.get_num_threads()

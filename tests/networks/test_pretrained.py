@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import zipfile
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from torch import nn
 
 from BrainAgeNetworks import pretrained as pretrained_module
 from BrainAgeNetworks.checkpoints import save_checkpoint
-from BrainAgeNetworks.conversion import convert, converted_stem, read_converted, unusual_globals
+from BrainAgeNetworks.conversion import (
+    convert,
+    converted_stem,
+    harmful_globals,
+    read_converted,
+    unusual_globals,
+)
 from BrainAgeNetworks.matching import match, weights_for
 from BrainAgeNetworks.pretrained import Pretrained, read_pretrained
 from BrainAgeNetworks.registry import NetworkPlan, build_network, count_parameters
@@ -442,3 +449,52 @@ def test_names_of_converted_files():
         ("T1.pth.tar", "T1"), ("a.b.pt", "a.b"), ("best.p", "best.p"), ("x.pkl", "x"), (".pt", ".pt"),
     ):  # fmt: skip
         assert converted_stem(pathlib.Path("/somewhere") / name) == stem
+
+
+def test_checkpoints_of_this_program_are_not_converted(own, tmp_path):
+    said = r"is a checkpoint of this program; set \[TRAINING\] use_pre_trained to it as it is"
+    with pytest.raises(UserError, match=said):
+        convert(own, tmp_path / "out")
+    data = own.read_bytes()
+    (tmp_path / "bare.pt").write_bytes(data[: data.rindex(b"\nbrain-age checkpoint")])
+    with pytest.raises(UserError, match=said):
+        convert(tmp_path / "bare.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_flipped_bit_among_the_numbers_of_another_program_is_noticed(tmp_path):
+    weights = released_sfcn((2, 3, 4), wrapper="")
+    path = saved(weights, tmp_path / "a.pt")
+    data = bytearray(path.read_bytes())
+    kernel = weights["feature_extractor.conv_1.0.weight"].numpy().tobytes()
+    data[bytes(data).index(kernel) + 6] ^= 16
+    path.write_bytes(bytes(data))
+    torch.load(path, weights_only=True)  # notices nothing
+    assert "is damaged: the checksum of a/data/" in refusal(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10_000_000))
+    assert "compressed, which torch.save never does" in refusal(path)
+
+
+def test_an_exported_network_without_its_card_is_called_so(tmp_path):
+    weights = {"w": torch.ones(2)}
+    for name, metadata in (("network_3", None), ("mine", {"brain_age": "T1_female network 3"})):
+        write_tensors(weights, tmp_path / f"{name}.safetensors", metadata)
+        assert "model_card.json of the export" in refusal(tmp_path / f"{name}.safetensors")
+    write_tensors(weights, tmp_path / "mine.safetensors")
+    assert "mine.json with its checksum does not lie beside it" in refusal(
+        tmp_path / "mine.safetensors"
+    )
+
+
+def test_globals_that_mean_harm_are_told_from_classes_of_another_program():
+    met = [
+        "__builtin__.eval",
+        "builtins.set",
+        "nets.Net",
+        "os.system",
+        "oslo.Net",
+        "torch.FloatStorage",
+    ]
+    assert harmful_globals(met) == ["__builtin__.eval", "os.system"]
+    assert unusual_globals(met) == ["nets.Net", "oslo.Net"]

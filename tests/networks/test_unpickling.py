@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from BrainAgeNetworks import unpickling
+from BrainAgeNetworks import module_trees, unpickling
 from BrainAgeNetworks.torch_files import TorchFileError, read_torch_file
 from BrainAgeNetworks.unpickling import Made, Named, Pairs, PickleError, unpickle
 from utils.common.randomness import generator
@@ -387,3 +387,50 @@ def test_mutated_pickles_never_end_in_a_traceback(old):
             read_torch_file(HERE, changed if old else with_pickle(changed))
         except TorchFileError as error:
             assert len(str(error)) < 500
+
+
+def test_the_usual_key_comes_first_and_what_lies_beside_is_named():
+    weights = {"w": torch.ones(2), "b": torch.zeros(1)}
+    content = {"best_loss": torch.tensor(0.5), "state_dict": weights, "opt": nn.Linear(1, 1)}
+    for old in (False, True):
+        found = read_torch_file(HERE, saved(content, old))
+        assert list(found.tensors) == ["w", "b"] and found.left_out == ["best_loss", "opt"]
+    content["encoder"] = content.pop("state_dict")
+    said = why_not(saved(content))
+    assert "several sets of weights: opt, encoder, and tensors beside them: best_loss" in said
+
+
+def test_a_state_dict_with_other_things_among_its_tensors_is_refused():
+    weights = {"w": torch.ones(2), "bias": np.ones(3)}
+    for content in (weights, {"state_dict": weights}, {"w": torch.ones(2), "bias": [0.5, 1.0]}):
+        assert "among its tensors are other things, without which they may not be whole: bias" in (
+            why_not(saved(content))
+        )
+    found = read_torch_file(HERE, saved({"w": torch.ones(2), "epoch": 3, "note": None}))
+    assert list(found.tensors) == ["w"] and found.left_out == ["epoch", "note"]
+    itself: dict = {"w": torch.ones(2)}
+    itself["state_dict"] = itself
+    assert "several sets of weights: state_dict, and tensors beside" in why_not(saved(itself))
+
+
+def test_one_dict_that_is_referred_to_many_times_is_read_once(monkeypatch):
+    """Of the square of the references a file of a megabyte would take minutes."""
+    n_read = 0
+    entries_of = module_trees.entries_of
+
+    def counted(node):
+        nonlocal n_read
+        n_read += 1
+        return entries_of(node)
+
+    monkeypatch.setattr(module_trees, "entries_of", counted)
+    shared = {f"k{i}": i for i in range(500)}
+    assert "holds no tensors" in why_not(saved({f"n{i}": shared for i in range(500)}))
+    assert n_read < 20
+    monkeypatch.setattr(module_trees, "_MOST_ENTRIES", 4_000)
+    module = nn.Module()
+    module.register_buffer("one", torch.ones(1))
+    module._buffers.update(dict.fromkeys(map(str, range(100)), module.one))
+    whole = nn.Module()
+    whole._modules.update({f"m{i}": module for i in range(50)})
+    assert "without end" in why_not(saved(whole))

@@ -123,6 +123,30 @@ def test_warm_up_rises_from_a_hundredth_and_the_schedule_waits(kind):
     assert rates[4:] == pytest.approx(after[kind])
 
 
+def test_the_cycle_begins_after_the_warm_up():
+    plan = OptimisationPlan(
+        learning_rate=0.1,
+        schedule="cyclic",
+        min_rate=0.1,
+        max_rate=0.5,
+        cycle_steps=4,
+        warm_up_epochs=2,
+    )
+    rates = rates_of_steps(plan, 5, 2)
+    assert rates[:4] == pytest.approx([0.001, 0.02575, 0.0505, 0.07525])
+    assert rates[4:] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.4])
+
+
+def test_the_floor_of_a_slow_group_is_as_much_lower():
+    plan = OptimisationPlan(learning_rate=1.0, schedule="cosine", min_rate=0.2, n_epochs=2)
+    slow, fast = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    optimiser = build_optimiser(
+        plan, [{**groups(fast)[0], "lr": 1.0}, {**groups(slow)[0], "lr": 0.1}]
+    )
+    with Schedule(plan, optimiser).stepping(2.0):
+        assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.2, 0.02])
+
+
 def test_groups_keep_their_own_rates_in_warm_up_and_cosine():
     plan = OptimisationPlan(
         learning_rate=1.0, schedule="cosine", min_rate=0.0, n_epochs=4, warm_up_epochs=2

@@ -26,6 +26,8 @@ class Stop:
         self._held = False
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            return  # asked for already, and under way
         self.requested = signal.Signals(number).name
         if not self._held:
             raise StopRequested(self.requested)
@@ -43,12 +45,17 @@ class Stop:
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """Here a request is noted and waits for `raise_if_requested`."""
+        """Here a request is noted and waits for `raise_if_requested`, at the latest for the end of this."""
         self._held = True
         try:
             yield
+        except Exception:
+            self._held = False
+            self.raise_if_requested()  # rather than a next cell, after an error in this one
+            raise
         finally:
             self._held = False
+        self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
         """End the run if that was asked for."""

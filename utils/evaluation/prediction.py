@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from BrainAgeNetworks.folding import folded
+from BrainAgeNetworks.precision import exact_convolutions
 from BrainAgeNetworks.targets import Target
 from datasets.device_batches import on_device
 from datasets.loaders import CellVolumes, evaluation_epoch
@@ -32,7 +33,7 @@ def predict_years(
     batches = progress(
         on_device(epoch, device, n_workers), len(epoch.groups), "predicting", "batch"
     )
-    with torch.backends.cudnn.flags(allow_tf32=False):  # float32 is meant as float32
+    with exact_convolutions():
         for batch in batches:
             for k, (network, (_, target)) in enumerate(zip(quick, networks)):
                 years = target.years(network(batch.volumes))

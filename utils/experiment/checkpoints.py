@@ -14,7 +14,7 @@ from datasets.contrasts import described_contrast
 from utils.common.errors import UserError
 from utils.common.files import keep_as
 from utils.common.messages import say, warn
-from utils.common.paths import NetworkPaths
+from utils.common.paths import NetworkPaths, move_aside
 from utils.common.tables import write_table
 from utils.experiment.experiment import Cell, Experiment
 from utils.settings.schema import TRAINING_SECTIONS
@@ -32,10 +32,12 @@ FREE_KEYS = {
         "ensemble_size", "number_of_epochs", "validation_batch_size", "keep_every", "tensorboard",
         "collapsed_networks", "early_stopping_patience", "early_stopping_min_patience",
         "checkpoint_minutes", "deterministic", "precision", "recompute_activations",
-        "use_pre_trained", "pre_trained_head",
     },
     "network": {"blocks"},
 }  # fmt: skip
+
+# Keys that matter before the first epoch alone.
+BEGINNING_KEYS = ("use_pre_trained", "pre_trained_head")
 
 # Parts of a checkpoint's record that must be the same, and what a message calls them.
 COMPARED = {"contrast": "the contrast's", "network_plan": "the network's", "target": "the target's"}
@@ -63,8 +65,8 @@ class CheckpointKeeper:
             paths.best.replace(paths.before_divergence)  # not to be tested, and not to be lost
         if self.keep_every and member.epoch % self.keep_every == 0:
             save_checkpoint(content, paths.epoch(member.epoch))
-        save_last(content, paths)
         write_table(pd.DataFrame(member.history), paths.history, decimals=None)
+        save_last(content, paths)
         if self._tensorboard:
             self._write_events(member)
 
@@ -124,9 +126,9 @@ def go_on(member: Member, paths: NetworkPaths, choice: str, record: dict[str, An
         warn(f"{error} THE CHECKPOINT BEFORE IT IS USED INSTEAD: {paths.previous}")
         path, content = paths.previous, load_checkpoint(paths.previous)
         with suppress(FileNotFoundError):  # another process of this training has done it
-            paths.last.replace(
-                paths.damaged
-            )  # else it would take the place of the one that is whole
+            # else it would take the place of the one that is whole
+            paths.last.replace(paths.damaged)
+    _keep_beginning(content, record)
     refused, taken = _differences(content, record)
     if refused:
         raise UserError(
@@ -136,6 +138,52 @@ def go_on(member: Member, paths: NetworkPaths, choice: str, record: dict[str, An
     for difference in taken:
         say(f"  {difference}; the settings win")
     member.load_state_dict(content)
+
+
+def begin_branch(member: Member, paths: NetworkPaths, choice: str, aside: Path) -> None:
+    """Before a member goes on from an earlier checkpoint: set the run that went further aside.
+
+    What the branch shares with it is there again: the checkpoint itself, epochs kept before it, and its
+    best; where that is not kept any more, the checkpoint itself counts as the best so far.
+    """
+    chosen = _checkpoint_to_continue(paths, choice)
+    if _epoch_of(paths.last) == member.epoch:
+        return
+    before = NetworkPaths(move_aside(paths.folder, aside))
+    shared = before.folder / chosen.name
+    keep_as(shared, paths.last)
+    for epoch in before.kept_epochs():
+        if epoch <= member.epoch:
+            keep_as(before.epoch(epoch), paths.epoch(epoch))
+    best_epoch = member.early_stopping.best_epoch
+    candidates = (before.best, before.epoch(best_epoch), before.before_divergence, shared)
+    best = next((path for path in candidates if _epoch_of(path) == best_epoch), shared)
+    if _epoch_of(best) != best_epoch:
+        row = next(row for row in member.history if row["epoch"] == member.epoch)
+        member.early_stopping.update_to(row["validation_loss"], member.epoch)
+    keep_as(best, paths.best)
+    say(f"  the run that went further than epoch {member.epoch} is set aside: {before.folder}")
+
+
+def _epoch_of(path: Path) -> int | None:
+    """The epoch of a checkpoint; None where there is none that is whole."""
+    try:
+        return int(load_checkpoint(path)["epoch"])
+    except CheckpointError:
+        return None
+
+
+def _keep_beginning(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """How a training began cannot change any more; `new`, the record, keeps what the checkpoint says."""
+    before = _defaults("training") | old["settings"]["training"]
+    now = new["settings"]["training"]
+    for key in BEGINNING_KEYS:
+        if now[key] != before[key]:
+            say(
+                f"  [TRAINING] {key} was {before[key]!r} and is {now[key]!r}; the checkpoint wins, as its "
+                "training has begun"
+            )
+            now[key] = before[key]
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -160,6 +208,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[str], l
             if before.get(key) != value:
                 text = f"[{section.upper()}] {key} was {before.get(key)!r} and is {value!r}"
                 (taken if key in free else refused).append(text)
+    for key, value in new["computed"].items():
+        before_it = old.get("computed", new["computed"])[key]
+        if before_it != value:
+            taken.append(f"the {key} that computes was {before_it} and is {value}")
     if old.get("n_epochs", new["n_epochs"]) != new["n_epochs"]:
         taken.append(f"the last epoch was {old['n_epochs']} and is {new['n_epochs']}")
     return refused, taken

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.launcher import launch
 from utils.common.messages import say, warn
-from utils.experiment.checkpoints import go_on, is_begun
+from utils.experiment.checkpoints import begin_branch, go_on, is_begun
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.pretraining import start_from
 from utils.experiment.training import collapsed, network_seed
@@ -32,6 +33,10 @@ def build_member(
         member.pre_trained = start_from(experiment, cell, member, record)
         return member
     go_on(member, paths, choice or "last", record)
+    if choice not in ("", "last"):
+        if launch().n > 1:
+            raise UserError(f"-c {choice} sets files aside; begin it with one process.")
+        begin_branch(member, paths, choice, experiment.paths.previous / cell.name)
     within = f", step {member.progress.next_step} of the next" if member.progress.next_step else ""
     say(f"  network {number} goes on after epoch {member.epoch}{within} {member.stopped}".rstrip())
     return member
@@ -49,7 +54,10 @@ def is_finished(experiment: Experiment, members: list[Member], null_mae_years: f
 
 def is_retrained(experiment: Experiment, member: Member, null_mae_years: float) -> bool:
     """Whether a member collapsed or diverged in its first attempt and the settings ask for a second."""
-    wanted = experiment.settings.training.collapsed_networks == "retrain"
+    training = experiment.settings.training
+    wanted = training.collapsed_networks == "retrain"
+    if training.use_pre_trained and training.pre_trained_head == "keep":
+        return False  # it would begin, and end, the same
     failed = member.diverged or is_collapsed(member, null_mae_years)
     return wanted and member.attempt == 1 and failed
 
@@ -59,17 +67,18 @@ def is_collapsed(member: Member, null_mae_years: float) -> bool:
     return collapsed(member.best.get("validation_mae_years", float("nan")), null_mae_years)
 
 
-def report_member(cell: Cell, member: Member, null_mae_years: float) -> None:
-    """Say how a network ended."""
+def report_member(
+    experiment: Experiment, cell: Cell, member: Member, null_mae_years: float
+) -> None:
+    """Say how a network ended; one that diverged is a problem."""
     ending = f", {member.stopped}" if member.stopped else ""
     name = f"{cell.name} network {member.number}"
     if not member.best:
         say(f"  network {member.number}: no epoch with a finite validation loss{ending}")
-        warn(f"{name} collapsed: it never predicted. Lower learning_rate.")
-        return
-    if member.diverged:
-        warn(
-            f"{name} {member.stopped} and is not used. Lower learning_rate, or set gradient_clip_norm."
+    if member.diverged or not member.best:
+        how = member.stopped or "never predicted"
+        experiment.problem(
+            f"{name} {how} and is not used. Lower learning_rate, or set gradient_clip_norm."
         )
         return
     mae = member.best["validation_mae_years"]

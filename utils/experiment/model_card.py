@@ -14,9 +14,11 @@ import numpy as np
 from BrainAgeNetworks.checkpoints import weights_hash
 from datasets.contrasts import described_contrast
 from figures.privacy import MINIMUM_COUNT, text_for_export
+from utils.common.errors import UserError
 from utils.common.files import read_json
 from utils.common.messages import warn
 from utils.common.provenance import versions
+from utils.common.text import shown
 from utils.evaluation.deltas import AgeBiasCorrection, CorrectionRefused
 from utils.evaluation.metrics import MEASURES
 from utils.evaluation.sex_deltas import FITTED_ON
@@ -37,6 +39,8 @@ CITATIONS = {
     "agemapper": "Roibu et al. 2023, 10th IEEE Swiss Conference on Data Science, doi 10.1109/SDS57534.2023.00010",
     "sfcn": "Peng et al. 2021, Medical Image Analysis 68:101871, doi 10.1016/j.media.2020.101871",
 }
+# Of the records of a cell's networks: the same in each of them.
+_OF_ALL_NETWORKS = ("conform", "training_subjects_hash", "split_hash")
 # Two fits of the same line to the same numbers; a fit to other predictions differs by far more.
 _SAME_LINE = 1e-6
 
@@ -49,9 +53,18 @@ def exported_networks(networks: list[TrainedNetwork]) -> list[TrainedNetwork]:
 def model_card(
     experiment: Experiment, cell: Cell, networks: list[TrainedNetwork]
 ) -> dict[str, Any]:
-    """The card without the checksums of the files: plain values."""
-    record, settings = networks[0].record, experiment.settings
+    """The card without the checksums of the files: plain values.
+
+    networks : all of the cell, of which at least one is exported.
+
+    Raises
+    ------
+    UserError
+        The exported networks differ in more than their seed.
+    """
     chosen = exported_networks(networks)
+    record, settings = chosen[0].record, experiment.settings
+    _refuse_differing(cell, chosen)
     n_training = record["training_ages"]["n"]
     few = n_training < MINIMUM_COUNT
     contrast = described_contrast(record["contrast"])
@@ -85,6 +98,40 @@ def model_card(
         "trained_with": record["versions"],
         "exported_with": versions(),
     }
+
+
+def _refuse_differing(cell: Cell, networks: list[TrainedNetwork]) -> None:
+    """One card describes all of them; what it says must be true of each."""
+    first, *others = networks
+    said = _common(first)
+    problems = []
+    for other in others:
+        found = _common(other)
+        problems += [
+            f"{key} is {shown(said.get(key))} in network {first.number} and {shown(found.get(key))} in network "
+            f"{other.number}"
+            for key in dict.fromkeys([*said, *found])
+            if said.get(key) != found.get(key)
+        ]
+    if problems:
+        raise UserError(
+            f"{cell.name}: its networks are of different trainings, which one model card cannot describe: "
+            f"{'; '.join(problems)}. Train those that differ again."
+        )
+
+
+def _common(trained: TrainedNetwork) -> dict[str, Any]:
+    """What the networks of a cell have in common; where a file lay is no part of it."""
+    record = trained.record
+    contrast = described_contrast(record["contrast"])
+    contrast.pop("data_file")
+    parts = {
+        "contrast": contrast,
+        "network_plan": record["network_plan"],
+        "target": record["target"],
+    }
+    named = {f"{part} {key}": value for part in parts for key, value in parts[part].items()}
+    return named | {key: record.get(key) for key in _OF_ALL_NETWORKS}
 
 
 def _network(trained: TrainedNetwork) -> dict[str, Any]:

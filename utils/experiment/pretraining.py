@@ -41,12 +41,13 @@ def start_from(
         return {}
     path = pre_trained_path(experiment, cell, member.number)
     pretrained = read_pretrained(path)
+    head = training.pre_trained_head
     problems = volume_problems(pretrained, cell.contrast, record)
+    problems += resolution_problems(pretrained, record) if head == KEEP else []
     if problems:
         raise UserError(f"{path}: does not fit {cell.name}: {'; '.join(problems)}.")
     for difference in permitted_differences(pretrained, cell, record):
         warn(f"{path}: {difference}.")
-    head = training.pre_trained_head
     state, found = weights_for(pretrained, member.network.state_dict(), member.target, head)
     member.network.load_state_dict(state)
     if member.average:
@@ -126,6 +127,19 @@ def volume_problems(
     ]
 
 
+def resolution_problems(pretrained: Pretrained, record: dict[str, Any]) -> list[str]:
+    """In what the network saw the same volumes otherwise: their resolution is in none of SFCN's shapes."""
+    if not pretrained.record:
+        return []  # released: `permitted_differences` says what it saw
+    trained, wanted = (_way_of_2mm(r["network_plan"]) for r in (pretrained.record, record))
+    if trained == wanted:
+        return []
+    return [
+        f"its network was trained on volumes {trained}, and the one that is set gets them {wanted}; set "
+        '[NETWORK] resolution_2mm as it was ("upsample" or "native"), or pre_trained_head = "new"'
+    ]
+
+
 def permitted_differences(pretrained: Pretrained, cell: Cell, record: dict[str, Any]) -> list[str]:
     """In what the training of the weights differed, which further training may make up for."""
     contrast, found = cell.contrast, []
@@ -162,6 +176,13 @@ def permitted_differences(pretrained: Pretrained, cell: Cell, record: dict[str, 
             f"was trained {how}: one who is tested now and was trained on then would flatter it"
         )
     return found
+
+
+def _way_of_2mm(plan: dict[str, Any]) -> str:
+    """How a network's plan treats the resolution of its volumes."""
+    n_poolings = plan.get("n_poolings")
+    pooled = "all poolings" if n_poolings is None else f"{n_poolings} pooling(s)"
+    return f"{'upsampled' if plan.get('upsample') else 'as they are'}, with {pooled}"
 
 
 def _upsampled(record: dict[str, Any]) -> bool:

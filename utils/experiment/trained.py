@@ -65,7 +65,43 @@ def load_trained(cell: Cell, paths: CellPaths) -> list[TrainedNetwork]:
         record.pop("optimiser")
         target = target_from_dict(record["target"])
         networks.append(TrainedNetwork(record["number"], network, target, record))
+    _refuse_mixture(networks, paths)
     return networks
+
+
+def _refuse_mixture(networks: list[TrainedNetwork], paths: CellPaths) -> None:
+    """Refuse networks of one cell that were trained on differently read volumes; warn of other subjects."""
+    first = networks[0].record
+    for other in (trained.record for trained in networks[1:]):
+        read, differently = (_how_read(record) for record in (first, other))
+        differences = [
+            f"{key} {read[key]} and {differently[key]}"
+            for key in read
+            if read[key] != differently[key]
+        ]
+        if differences:
+            raise UserError(
+                f"{paths.folder}: networks {first['number']} and {other['number']} were trained on volumes read "
+                f"with {'; '.join(differences)}. Train them anew together (-c 0 --yes)."
+            )
+        if other["training_subjects_hash"] != first["training_subjects_hash"]:
+            warn(
+                f"{paths.folder}: networks {first['number']} and {other['number']} were trained on different "
+                "subjects."
+            )
+
+
+def _how_read(record: dict[str, Any]) -> dict[str, Any]:
+    """All that decides what a volume looks like to a network."""
+    contrast = described_contrast(record["contrast"])
+    return {
+        **{
+            key: value
+            for key, value in contrast.items()
+            if key not in ("data_file", "volume_index")
+        },
+        "conform": record["conform"],
+    }
 
 
 def refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from BrainAgeNetworks.fused.choosing import way_of_blocks
 from BrainAgeNetworks.precision import precision_of
 from BrainAgeNetworks.registry import NetworkPlan, with_one_pooling_fewer
 from BrainAgeNetworks.targets import BinsTarget, Target, YearsTarget, target_to_dict
@@ -87,7 +88,7 @@ def member_plan(
         min_delta=training.early_stopping_min_delta,
         min_epochs=training.early_stopping_min_patience,
         device=device,
-        blocks=network.blocks,
+        blocks=blocks_of(experiment, device),
         recompute=training.recompute_activations,
         frozen_layers=training.frozen_layers,
         layer_learning_rates=training.layer_learning_rates,
@@ -132,6 +133,13 @@ def loop_plan(experiment: Experiment, cell: Cell) -> LoopPlan:
     )
 
 
+def blocks_of(experiment: Experiment, device: torch.device) -> str:
+    """How blocks are computed; what is chosen by its time would not always be the same."""
+    wanted, training = experiment.settings.network.blocks, experiment.settings.training
+    is_timed = wanted == "auto" and device.type == "cuda"
+    return "plain" if is_timed and training.deterministic else wanted
+
+
 def training_step(experiment: Experiment, member: Member) -> TrainingStep:
     """How the steps of a cell's networks are computed."""
     training, device = experiment.settings.training, member.progress.device
@@ -139,7 +147,7 @@ def training_step(experiment: Experiment, member: Member) -> TrainingStep:
         loss=build_loss(training.loss_function, member.target),
         device=device,
         precision=precision_of(training.precision, device),
-        blocks=experiment.settings.network.blocks,
+        blocks=blocks_of(experiment, device),
         n_parts=training.accumulation_steps,
     )
 
@@ -179,6 +187,11 @@ def training_record(
         "training_subjects_hash": subjects_hash(training_subjects["subject_id"]),
         "split_hash": experiment.split_hash,
         "n_epochs": experiment.n_epochs,
+        "computed": {
+            "device": plan.device.type,
+            "precision": str(precision_of(settings.training.precision, plan.device)).split(".")[1],
+            "blocks": way_of_blocks(plan.blocks, plan.device),
+        },
         "settings": _plain(
             {name: getattr(settings, name).model_dump() for name in ("data", "training", "network")}
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.experiment.experiment import Experiment
+from utils.experiment.results import PERSON_SPLITS, read_metrics
 from utils.settings.training import DataSettings, TrainingSettings
 
 LOSSES = {
@@ -17,7 +18,7 @@ OPTIMISERS = {"adam": "Adam", "adamW": "AdamW"}
 
 def training_facts(experiment: Experiment) -> dict[str, Any]:
     """Facts of training (keys as in `figures.methods`)."""
-    training = experiment.settings.training
+    training, recorded = experiment.settings.training, _recorded(experiment)
     return {
         "loss": LOSSES[training.loss_function],
         "optimiser": OPTIMISERS[training.optimiser]
@@ -29,10 +30,10 @@ def training_facts(experiment: Experiment) -> dict[str, Any]:
         "learning_rate": training.learning_rate,
         "scheduler": _schedule(training),
         "batch_size": training.training_batch_size,
-        "n_epochs": experiment.n_epochs,
+        "n_epochs": recorded.get("n_epochs") or experiment.n_epochs,
         "patience_epochs": training.early_stopping_patience,
         "augmentation": _augmentation(experiment.settings.data),
-        "besides": _besides(training),
+        "besides": _besides(training, recorded.get("precision")),
     }
 
 
@@ -84,9 +85,29 @@ def _augmentation(data: DataSettings) -> list[str]:
     return phrases
 
 
-def _besides(training: TrainingSettings) -> list[str]:
+def _recorded(experiment: Experiment) -> dict[str, Any]:
+    """What the tested networks say of their training, which the settings of now may not."""
+    for cell in experiment.grid:
+        for split in PERSON_SPLITS:
+            if (metrics := read_metrics(experiment, cell, split)) and metrics.get("training"):
+                return metrics["training"]
+    return {}
+
+
+def _besides(training: TrainingSettings, precision: str | None) -> list[str]:
     """What a reader should know beyond loss, optimiser, schedule and augmentation."""
     sentences = []
+    if precision == "bfloat16":
+        sentences.append(
+            "Convolutions of training were computed in bfloat16, everything else in float32."
+        )
+    for name, factor in training.layer_learning_rates:
+        sentences.append(f"The learning rate of {name} was multiplied by {factor:g}.")
+    if training.collapsed_networks == "retrain":
+        sentences.append(
+            "A network that diverged, or was no better on validation than the mean age, was trained once more "
+            "with another seed."
+        )
     if training.sampling == "age_balanced":
         sentences.append(
             "Training subjects were drawn so that rare ages came as often as common ones."

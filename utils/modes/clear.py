@@ -19,6 +19,8 @@ def run_checkpoints(experiment: Experiment, completely: bool) -> None:
     for cell in experiment.cells:
         folder = experiment.cell_paths(cell).folder
         found += sorted(folder.glob("network_*/*.pt" if completely else "network_*/epoch_*.pt"))
+        if completely:
+            found += sorted(folder.glob("network_*/last.damaged"))
     what = "all checkpoints" if completely else "checkpoints of single epochs"
     _remove(experiment, found, what)
 
@@ -47,6 +49,7 @@ def run_experiment(experiment: Experiment, completely: bool) -> None:
         paths.check,
         paths.bias_correction,
         paths.combination,
+        paths.metrics_table,
         *paths.root.glob("deltas_*.csv"),
     ]
     for cell in experiment.cells:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from BrainAgeNetworks.conversion import convert, converted_stem, unusual_globals
+from BrainAgeNetworks.conversion import (
+    convert,
+    converted_stem,
+    harmful_globals,
+    unusual_globals,
+)
 from utils.common.errors import UserError
 from utils.common.messages import say, warn
-from utils.common.text import shown
+from utils.common.text import listed, shown
 from utils.experiment.experiment import Experiment
 from utils.experiment.pretraining import pre_trained_paths
 
@@ -44,6 +49,14 @@ def convert_one(source: Path, folder: Path) -> None:
     names = record["globals_met"]
     say(f"{source}: {record['n_tensors']} tensors, {record['n_values']} values -> {target}")
     say(f"  it names {len(names)} globals, none of which was called or imported: {_listed(names)}")
+    if record["left_out"]:
+        warn(f"{source}: left out, since they are no weights: {listed(record['left_out'])}.")
+    harmful = harmful_globals(names)
+    if harmful:
+        warn(
+            f"{source}: names {_listed(harmful)}, which run commands or code, or reach for files or the net: it "
+            "may be meant to do harm. Nothing of it was run; ask where it comes from."
+        )
     unusual = unusual_globals(names)
     if unusual:
         warn(

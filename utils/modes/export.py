@@ -39,7 +39,10 @@ def export_cell(experiment: Experiment, cell: Cell) -> None:
         )
     card = model_card(experiment, cell, trained)
     if card["training_ages"]["n"] is None:
-        warn(f"{cell.name}: was trained on fewer than 10 subjects; the card leaves their ages out.")
+        warn(
+            f"{cell.name}: was trained on fewer than 10 subjects; the card leaves their ages out, but for their "
+            "exact mean age, without which the outputs are no years."
+        )
     target = experiment.paths.export(cell.name)
     with replacing_folder(target.folder) as temporary:
         write_export(card, chosen, ExportPaths(temporary))

@@ -49,6 +49,10 @@ def test_cell(experiment: Experiment, cell: Cell, device: torch.device) -> None:
             "training_mean_age_years": networks[0].record["training_ages"]["mean_years"],
             **describe(experiment, cell, networks, table, split),
             **way.describe(),
+            "training": {
+                "n_epochs": networks[0].record.get("n_epochs"),
+                "precision": networks[0].record.get("computed", {}).get("precision"),
+            },
             "flags": [flag.to_dict() for flag in flags],
         }
         write_json(metrics, experiment.cell_paths(cell).metrics(split))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from BrainAgeNetworks.precision import set_up_device
 from datasets.loaders import CellVolumes
 from utils.common.errors import UserError
+from utils.common.interruption import STOP
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
 from utils.experiment.caches import n_cores
@@ -24,6 +26,7 @@ from utils.experiment.members import (
     numbers,
     report_member,
 )
+from utils.experiment.pretraining import start_from
 from utils.experiment.together import (
     refuse_differences,
     refuse_different_volumes,
@@ -58,7 +61,7 @@ def run(experiment: Experiment) -> None:
             refuse_no_epochs(experiment)
             quick_check(experiment)
             if here.is_first:
-                refuse_to_overwrite(experiment)  # last: it moves the old run aside
+                refuse_to_overwrite(experiment)
         experiment.each_cell(lambda cell: train_cell(experiment, cell, here, device), "trained")
 
 
@@ -92,6 +95,9 @@ def train_cell(experiment: Experiment, cell: Cell, here: Processes, device: torc
     refuse_differences(here, record, members)
     if is_finished(experiment, members, null_mae_years):
         say("  trained already")
+        for member in members:
+            if member.diverged:
+                report_member(experiment, cell, member, null_mae_years)
         return
     with here.together():
         refuse_unshareable(experiment, here, train, validation)
@@ -102,13 +108,15 @@ def train_cell(experiment: Experiment, cell: Cell, here: Processes, device: torc
         f"{' x '.join(map(str, cell.contrast.box))}, scale factor {scale_factor:.6g}; the mean age "
         f"alone has a validation MAE of {null_mae_years:.2f} y"
     )
+    if here.is_first:
+        set_aside(experiment, cell)
     fit(experiment, cell, here, members, train, validation, record)
     for split, volumes in (("train", train), ("validation", validation)):
         report_failures(experiment, cell, split, volumes)
         if here.is_first:
             write_volumes_table(experiment, cell, split, volumes)
     for member in members:
-        report_member(cell, member, null_mae_years)
+        report_member(experiment, cell, member, null_mae_years)
     again = [member for member in members if is_retrained(experiment, member, null_mae_years)]
     if again:
         retrain(experiment, cell, here, plan, again, (train, validation), record)
@@ -117,23 +125,28 @@ def train_cell(experiment: Experiment, cell: Cell, here: Processes, device: torc
 
 
 def refuse_to_overwrite(experiment: Experiment) -> None:
-    """`-c 0` over existing weights: refused without --yes; with it the old run is moved aside."""
-    if experiment.options.checkpoint != "0":
-        return
-    there = [
-        paths.folder
-        for cell in experiment.cells
-        for paths in map(experiment.cell_paths(cell).network, numbers(experiment))
-        if paths.folder.exists()
-    ]
+    """`-c 0` over existing weights is refused without --yes."""
+    there = [path for cell in experiment.cells for path in begun_before(experiment, cell)]
     if there and not experiment.options.yes:
         raise UserError(
             f"-c 0: {there[0]} holds weights already ({len(there)} such network(s)). Go on with "
             "-c last, or start afresh with -c 0 --yes: the old run is then moved aside."
         )
-    for folder in there:
-        moved = move_aside(folder, experiment.paths.previous / folder.parent.name)
-        say(f"moved the old run aside: {moved}")
+
+
+def set_aside(experiment: Experiment, cell: Cell) -> None:
+    """`-c 0 --yes`: move the old run aside, now that the new one can begin."""
+    for folder in begun_before(experiment, cell):
+        moved = move_aside(folder, experiment.paths.previous / cell.name)
+        say(f"  moved the old run aside: {moved}")
+
+
+def begun_before(experiment: Experiment, cell: Cell) -> list[Path]:
+    """Folders of networks that `-c 0` would train from scratch, and that there are."""
+    if experiment.options.checkpoint != "0":
+        return []
+    paths = map(experiment.cell_paths(cell).network, numbers(experiment))
+    return [network.folder for network in paths if network.folder.exists()]
 
 
 def with_age(experiment: Experiment, cell: Cell, split: str) -> pd.DataFrame:
@@ -225,13 +238,18 @@ def retrain(
 ) -> None:
     """Train collapsed networks once more with another seed; the first attempt is moved aside."""
     fresh = []
+    keeper = CheckpointKeeper(experiment, cell, record)
     for member in members:
-        folder = experiment.cell_paths(cell).network(member.number).folder
-        if here.is_first:
-            moved = move_aside(folder, experiment.paths.previous / cell.name)
-            say(f"  network {member.number} is trained again with another seed (first: {moved})")
         seed = network_seed(experiment.settings, cell, member.number, attempt=2)
-        fresh.append(plan.build(member.number, seed, attempt=2))
+        again = plan.build(member.number, seed, attempt=2)
+        again.pre_trained = start_from(experiment, cell, again, record)
+        fresh.append(again)
+        if here.is_first:
+            with STOP.between_steps():  # that this is the second attempt must not be forgotten
+                folder = experiment.cell_paths(cell).network(member.number).folder
+                moved = move_aside(folder, experiment.paths.previous / cell.name)
+                keeper.keep_position(again)
+            say(f"  network {member.number} is trained again with another seed (first: {moved})")
     fit(experiment, cell, here, fresh, *volumes, record)
     for member in fresh:
-        report_member(cell, member, record["validation_null_mae_years"])
+        report_member(experiment, cell, member, record["validation_null_mae_years"])

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from BrainAgeNetworks.checkpoints import CheckpointError, load_checkpoint
+from BrainAgeNetworks.conversion import read_converted
+from BrainAgeNetworks.tensor_files import ENDING
 from datasets.cache.index import cache_folders
 from datasets.cache.shards import drop_damaged, drop_damaged_indexes
 from utils.common.errors import UserError
@@ -25,6 +27,7 @@ def run(experiment: Experiment) -> None:
         *prepared_volumes(experiment),
         *checkpoints(experiment),
         *exports(experiment),
+        *converted(experiment),
         *results(experiment),
     ]
     table = pd.DataFrame(rows, columns=["kind", "file", "reason"])
@@ -68,14 +71,29 @@ def checkpoints(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
 
 def exports(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
     """Exported networks of which a file is damaged or missing."""
+    n_exports = 0
     for cell in experiment.cells:
         folder = experiment.paths.export(cell.name).folder
         if not folder.is_dir():
             continue
+        n_exports += 1
         try:
             load_exported(cell, find_exports(folder).of(cell.contrast.name, cell.sex))
         except UserError as error:
             yield "export", str(folder), str(error).removesuffix(".")
+    say(f"{n_exports} exports verified")
+
+
+def converted(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
+    """Converted weights that are not as `-m convert` wrote them."""
+    paths = sorted(experiment.paths.converted.glob(f"*{ENDING}"))
+    for path in paths:
+        try:
+            read_converted(path)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{path}: ").removesuffix(".")
+            yield "converted weights", str(path), reason
+    say(f"{len(paths)} converted files verified")
 
 
 def results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:

@@ -220,7 +220,9 @@ class TrainingSettings(Section):
     learning_rate_scheduler_threshold: NotNegative = key(
         "Plateau: what counts as a gain (loss).", 1e-7
     )
-    learning_rate_scheduler_min_value: NotNegative = key("Plateau: floor; Cyclic: lower end.", 1e-6)
+    learning_rate_scheduler_min_value: NotNegative = key(
+        "Plateau: floor; cyclic: lower end; cosine: last value.", 1e-6
+    )
     learning_rate_scheduler_max_value: Positive = key("Cyclic: upper end.", 3e-5)
     learning_rate_scheduler_step_number: Count = key(
         "Cyclic: steps from lower to upper end.", 13200

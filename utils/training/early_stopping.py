@@ -23,6 +23,10 @@ class EarlyStopping:
             return True
         return False
 
+    def update_to(self, loss: float, epoch: int) -> None:
+        """Let this epoch be the best so far, whatever was before."""
+        self.best_loss, self.best_epoch = loss, epoch
+
     def should_stop(self, epoch: int) -> bool:
         """Whether patience has run out at the end of this epoch."""
         return epoch >= self.min_epochs and epoch - self.best_epoch >= self.patience_epochs

@@ -103,7 +103,7 @@ class Member:
         self.history.append(row)
         self.progress = EpochProgress(self.progress.device)
         is_best = self.early_stopping.update(validation_loss, self.epoch)
-        if not math.isfinite(row["train_loss"]):
+        if not math.isfinite(row["train_loss"]) or not math.isfinite(validation_loss):
             self.stopped = f"{DIVERGED} in epoch {self.epoch}"
         elif self.early_stopping.should_stop(self.epoch):
             self.stopped = f"{STOPPED_EARLY} in epoch {self.epoch}"
@@ -148,10 +148,11 @@ class Member:
 
     def _load_optimiser(self, state: dict[str, Any]) -> None:
         """Moments and rates as they were kept; how they are computed with is this machine's choice."""
-        ways = [(group["fused"], group["foreach"]) for group in self.optimiser.param_groups]
-        self.optimiser.load_state_dict(state)
-        for group, (fused, foreach) in zip(self.optimiser.param_groups, ways):
-            group["fused"], group["foreach"] = fused, foreach
+        groups = [
+            {**kept, "fused": here["fused"], "foreach": here["foreach"]}
+            for kept, here in zip(state["param_groups"], self.optimiser.param_groups)
+        ]
+        self.optimiser.load_state_dict({**state, "param_groups": groups})
 
 
 @dataclass(frozen=True)

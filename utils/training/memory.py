@@ -42,8 +42,12 @@ def out_of_memory_message(
     precision: torch.dtype = torch.float32,
     recomputing: bool = False,
     error: BaseException | None = None,
+    n_parts: int = 1,
+    n_processes: int = 1,
 ) -> str:
     """The sentences about a step on (batch_size, 1, *box) that did not fit.
+
+    `batch_size` is that of one of `n_parts` parts (accumulation_steps) in one of `n_processes`.
 
     `network` as it is trained; `recomputing`: whether it recomputes already; `error`: what was raised, so
     that what its frames hold is given back before the free memory is looked at.
@@ -58,12 +62,13 @@ def out_of_memory_message(
     )
     free = free_bytes(device)
     if free is None:
-        return f"{said}. {_smaller(None, batch_size)}."
+        return f"{said}. {_smaller(None, batch_size, n_parts, n_processes)}."
     # weights, gradients and moments of this network are there already, and are counted again
     step = (box, free + state_bytes(network))
     dtype = _activation_dtype(network, precision, device)
     said += f" ({free / 1e9:.1f} GB are free for it)"
-    ways = [_smaller(largest_batch(network, *step, batch_size - 1, dtype), batch_size)]
+    fits = largest_batch(network, *step, batch_size - 1, dtype)
+    ways = [_smaller(fits, batch_size, n_parts, n_processes)]
     if not recomputing:
         fits = largest_batch(recompute(copy.deepcopy(network)), *step, batch_size, dtype)
         if fits >= LEAST_BATCH:
@@ -81,7 +86,7 @@ def _activation_dtype(
     return torch.float32 if device.type == "cpu" and is_plain else precision
 
 
-def _smaller(fits: int | None, batch_size: int) -> str:
+def _smaller(fits: int | None, batch_size: int, n_parts: int, n_processes: int) -> str:
     """How a batch is made smaller; `fits`: the size that would fit, None if unknown."""
     if fits is None:
         return "Set [TRAINING] training_batch_size to a smaller value, or accumulation_steps to a larger one"
@@ -90,7 +95,7 @@ def _smaller(fits: int | None, batch_size: int) -> str:
             f"Not even {LEAST_BATCH} would fit: take a machine with more memory or a smaller crop"
         )
     return (
-        f"{fits} would fit: set [TRAINING] training_batch_size = {fits}; or accumulation_steps = "
-        f"{-(-batch_size // fits)}, with which a step goes through its volumes in parts of that size "
-        "(batch-norm then sees a part at a time)"
+        f"{fits} would fit: set [TRAINING] training_batch_size = {fits * n_parts * n_processes}; or "
+        f"accumulation_steps = {-(-batch_size // fits) * n_parts}, with which a step goes through its volumes "
+        "in parts of that size (batch-norm then sees a part at a time)"
     )

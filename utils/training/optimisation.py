@@ -62,23 +62,26 @@ class Schedule:
     def __init__(self, plan: OptimisationPlan, optimiser: torch.optim.Optimizer):
         self.plan, self.optimiser = plan, optimiser
         self.last_rate = float(optimiser.param_groups[0]["lr"])  # of the last step's first group
-        self._published = _published_schedule(plan, optimiser)
+        # those of layer_learning_rates
+        self._factors = [group["lr"] / plan.learning_rate for group in optimiser.param_groups]
+        self._published = _published_schedule(plan, optimiser, self._factors)
 
     @contextmanager
     def stepping(self, progress_epochs: float) -> Iterator[None]:
         """The rates of the step at `progress_epochs` (2.5: half-way through the third epoch)."""
         groups = self.optimiser.param_groups
         scheduled = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] = self._rate(group["lr"], progress_epochs)
+        for group, factor in zip(groups, self._factors):
+            group["lr"] = self._rate(group["lr"], factor, progress_epochs)
         self.last_rate = float(groups[0]["lr"])
         yield
         for group, rate in zip(groups, scheduled):
             group["lr"] = rate
-        if isinstance(self._published, lr_scheduler.CyclicLR):
+        is_warm = progress_epochs >= self.plan.warm_up_epochs
+        if is_warm and isinstance(self._published, lr_scheduler.CyclicLR):
             self._published.step()
 
-    def _rate(self, rate: float, progress_epochs: float) -> float:
+    def _rate(self, rate: float, factor: float, progress_epochs: float) -> float:
         warm_up = self.plan.warm_up_epochs
         if progress_epochs < warm_up:
             return rate * (WARM_UP_START + (1 - WARM_UP_START) * progress_epochs / warm_up)
@@ -86,7 +89,7 @@ class Schedule:
             return rate
         length = max(self.plan.n_epochs - warm_up, 1e-9)
         fallen = min((progress_epochs - warm_up) / length, 1.0)
-        floor = min(self.plan.min_rate, rate)
+        floor = min(self.plan.min_rate * factor, rate)
         return floor + (rate - floor) * (1 + math.cos(math.pi * fallen)) / 2
 
     def after_epoch(self, epoch: int, validation_loss: float) -> None:
@@ -123,7 +126,7 @@ class Schedule:
 
 
 def _published_schedule(
-    plan: OptimisationPlan, optimiser: torch.optim.Optimizer
+    plan: OptimisationPlan, optimiser: torch.optim.Optimizer, factors: list[float]
 ) -> lr_scheduler.LRScheduler | None:
     if plan.schedule == "plateau":
         return lr_scheduler.ReduceLROnPlateau(
@@ -132,10 +135,9 @@ def _published_schedule(
             patience=plan.patience_epochs,
             threshold=plan.threshold,
             threshold_mode="abs",
-            min_lr=plan.min_rate,
+            min_lr=[plan.min_rate * factor for factor in factors],
         )
     if plan.schedule == "cyclic":
-        factors = [group["lr"] / plan.learning_rate for group in optimiser.param_groups]
         return lr_scheduler.CyclicLR(
             optimiser,
             base_lr=[plan.min_rate * factor for factor in factors],

@@ -21,6 +21,8 @@ import torch
 from BrainAgeNetworks.blocks import set_blocks
 from BrainAgeNetworks.folding import folded
 from BrainAgeNetworks.fused.cuda import available
+from BrainAgeNetworks.precision import exact_convolutions
+from BrainAgeNetworks.recomputing import is_recomputing
 from datasets.augmentation import AugmentationPlan
 from datasets.device_batches import on_device
 from datasets.loaders import Batch, CellVolumes, Epoch, evaluation_epoch, training_epoch
@@ -65,6 +67,7 @@ class Solver:
         self.processes = step.processes
         self._kept_at = time.monotonic()
         self._settled = False  # how blocks are computed
+        self._is_validating = False
 
     def fit(self, train: CellVolumes, validation: CellVolumes, plan: LoopPlan) -> None:
         """Train every member up to `plan.n_epochs` epochs or its early stop.
@@ -91,13 +94,22 @@ class Solver:
                 raise UserError(self._out_of_memory(train, plan, error)) from error
 
     def _out_of_memory(self, train: CellVolumes, plan: LoopPlan, error: Exception) -> str:
+        """The sentence about what did not fit: a validation batch, or a training step."""
+        if self._is_validating:
+            return (
+                f"validating {plan.validation_batch_size} volumes at a time does not fit into memory; lower "
+                "[TRAINING] validation_batch_size."
+            )
         return out_of_memory_message(
             self.members[0].network,
             train.reader.contrast.box,
-            plan.training_batch_size,
+            -(-plan.training_batch_size // (self.step.n_parts * self.processes.n)),
             self.step.device,
             self.step.precision,
+            recomputing=is_recomputing(self.members[0].network),
             error=error,
+            n_parts=self.step.n_parts,
+            n_processes=self.processes.n,
         )
 
     def _fit(
@@ -197,12 +209,13 @@ class Solver:
         each: RunEach,
     ) -> tuple[list[float], list[float]]:
         """Mean loss and mean absolute error (years) over the validation set, per member."""
+        self._is_validating = True
         losses, errors = (_SubjectMeans(len(active), self.step.device) for _ in range(2))
-        networks = [folded(member.evaluated) for member in active]
         for member in active:
             self.processes.buffers_of_first(member.network)
             if member.average:
                 self.processes.buffers_of_first(member.average.network)
+        networks = [folded(member.evaluated) for member in active]
 
         @torch.inference_mode()  # a mode of the thread it is entered in
         def look(batch: Batch, i: int) -> None:
@@ -212,10 +225,12 @@ class Solver:
 
         share = self.processes.share
         read = evaluation_epoch(validation, plan.validation_batch_size, share=share)
-        for batch in _every_group(on_device(read, self.step.device, plan.n_workers), read):
-            if batch is not None:
-                each(partial(look, batch), len(active))
-            self._keep_position(active, math.inf)
+        with exact_convolutions():
+            for batch in _every_group(on_device(read, self.step.device, plan.n_workers), read):
+                if batch is not None:
+                    each(partial(look, batch), len(active))
+                self._keep_position(active, math.inf)
+        self._is_validating = False
         losses.add_other(self.processes)
         errors.add_other(self.processes)
         if losses.empty:

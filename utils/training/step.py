@@ -61,10 +61,11 @@ class TrainingStep:
 
     def choose_blocks(self, member: Member, batch: Batch) -> BlockChoice:
         """Try plain and fused blocks on a batch that lies on a GPU."""
+        volumes, ages_years = next(self._parts(batch, len(batch.ages_years)))
         return choose_blocks(
             member.network,
-            batch.volumes,
-            batch.ages_years,
+            volumes,
+            ages_years,
             lambda outputs, ages: self.loss(_at_least_float32(outputs), ages).mean(),
             None if self.precision == torch.float32 else self.precision,
         )
