@@ -6,8 +6,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny volumes: more threads only wait for each other
 
-from dataclasses import dataclass
 from pathlib import Path
+
+if not Path(
+    "/dev/nvidia0"
+).exists():  # before torch imports Triton: its interpreter runs the kernels
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
