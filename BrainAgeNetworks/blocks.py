@@ -67,10 +67,10 @@ class PooledBlock(nn.Sequential):
 
     def _has_plain_layers(self) -> bool:
         """Whether the statistics are those of this batch, and of nothing but this batch."""
+        # exactly these types: a subclass does more, as synchronised norms do
         return (
             len(self) == 4
-            and type(self[0])
-            is Convolution  # and no subclass that does more, as synchronised norms do
+            and type(self[0]) is Convolution
             and type(self[1]) is nn.BatchNorm3d
             and self[1].training  # a frozen layer keeps its statistics
         )

@@ -30,6 +30,11 @@ def precision_of(choice: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[choice]
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """`float32` or `bfloat16`, for records."""
+    return str(precision).removeprefix("torch.")
+
+
 def computing_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager:
     """Convolutions and matrix products of the block in this precision."""
     # A cache of weights cast to bfloat16 would be shared by the threads of members side by side.

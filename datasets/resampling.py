@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets.kernels import compiled
+from utils.common.compiling import compiled
 
 
 @compiled

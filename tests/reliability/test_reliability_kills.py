@@ -124,10 +124,9 @@ def test_a_leftover_of_a_living_process_is_not_taken_away(trained):
     assert not theirs.exists()
 
 
-def kill_training(folder: Path, after: str, moment_s: float) -> str:
-    """Start the training, kill it a moment after a line that begins with `after`; what it said."""
-    said = []
-    training = subprocess.Popen(
+def start_training(folder: Path) -> subprocess.Popen:
+    """The training of one cell of the golden run in a folder; what it says comes line by line."""
+    return subprocess.Popen(
         [
             sys.executable,
             "-u",
@@ -144,7 +143,12 @@ def kill_training(folder: Path, after: str, moment_s: float) -> str:
         stderr=subprocess.PIPE,
         text=True,
     )
-    with training:
+
+
+def kill_training(folder: Path, after: str, moment_s: float) -> str:
+    """Start the training, kill it a moment after a line that begins with `after`; what it said."""
+    said = []
+    with start_training(folder) as training:
         for line in training.stderr:
             said.append(line)
             if line.startswith(after):

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from BrainAgeNetworks.checkpoints import load_checkpoint
-from tests.reference.make_golden_run import ENVIRONMENT, PROGRAM
-from tests.reliability.test_reliability_kills import CELL, assert_same_state
+from tests.reliability.test_reliability_kills import CELL, assert_same_state, start_training
 from utils.common.errors import EXIT_DONE, EXIT_STOPPED
 from utils.common.interruption import SIGNALS, STOP, StopRequested
-
-COMMAND = [
-    sys.executable,
-    "-u",
-    str(PROGRAM / "run.py"),
-    "-m",
-    "train",
-    "-n",
-    "golden",
-    "--cell",
-    CELL,
-]
-
-
-def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        COMMAND, cwd=folder, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True
-    )
 
 
 def train_until_told(folder: Path, number: int, after: str, moment_s: float) -> str:
     """Start the training, send a signal a moment after a line that begins with `after`; what it said."""
     said = []
-    with start(folder) as training:
+    with start_training(folder) as training:
         for line in training.stderr:
             said.append(line)
             if line.startswith(after):
@@ -63,7 +41,7 @@ def test_told_to_stop_twice_and_gone_on_with(
         )
         said = train_until_told(untrained, number, "  epoch 2/4", moment_s)
         assert "goes on after epoch 1" in said and "Traceback" not in said
-        with start(untrained) as last:
+        with start_training(untrained) as last:
             said = last.stderr.read()
         assert last.returncode == EXIT_DONE and "goes on after epoch 2" in said
         for network in (1, 2):
@@ -79,7 +57,7 @@ def test_told_to_stop_twice_and_gone_on_with(
 
 
 def test_a_signal_before_the_first_step_stops_at_once(untrained: Path):
-    with start(untrained) as training:
+    with start_training(untrained) as training:
         for line in training.stderr:
             if line.startswith("training "):
                 training.send_signal(signal.SIGTERM)

@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 
 from BrainAgeNetworks.exported import read_exported_network
-from BrainAgeNetworks.registry import NetworkPlan, build_network
-from BrainAgeNetworks.targets import target_from_dict
 from utils.common.errors import UserError
 from utils.common.messages import warn
 from utils.common.model_cards import Export, file_entry
@@ -43,10 +41,7 @@ def load_exported(cell: Cell, export: Export) -> list[TrainedNetwork]:
         path = export.paths.network(entry["number"])
         weights, record = read_exported_network(path)
         refuse_mismatch(record, cell, str(path))
-        network = build_network(NetworkPlan.from_dict(record["network_plan"]))
-        network.load_state_dict(weights)
-        target = target_from_dict(record["target"])
-        networks.append(TrainedNetwork(record["number"], network, target, record))
+        networks.append(TrainedNetwork.of(weights, record))
     text = export.paths.text
     if not text.is_file() or file_entry(text) != export.card["files"][text.name]:
         warn(

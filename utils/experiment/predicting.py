@@ -52,16 +52,16 @@ def predict_subjects(
             precision,
         )
 
+    averaged = averaged_networks(networks)
     if split == "validation" and way.wanted == torch.bfloat16:
         exact, quick = predict(torch.float32), predict(torch.bfloat16)
-        enters = list(averaged_networks(networks).values())
+        enters = list(averaged.values())
         way = replace(way, change=precision_change(exact[:, enters], quick[:, enters]))
         say(f"{cell.name}: {way.change.sentence}")  # type: ignore[union-attr]
         predicted = quick if way.precision == torch.bfloat16 else exact
     else:
         predicted = predict(way.precision)
     report_failures(experiment, cell, split, volumes)
-    averaged = averaged_networks(networks)
     if not all(averaged.values()):
         names = ", ".join(str(number) for number, used in averaged.items() if not used)
         warn(f"{cell.name}: network {names} collapsed in training and is not averaged.")

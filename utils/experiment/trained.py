@@ -27,6 +27,13 @@ class TrainedNetwork:
     target: Target
     record: dict[str, Any]
 
+    @classmethod
+    def of(cls, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> TrainedNetwork:
+        """The network that a record describes, with these weights."""
+        network = build_network(NetworkPlan.from_dict(record["network_plan"]))
+        network.load_state_dict(weights)
+        return cls(record["number"], network, target_from_dict(record["target"]), record)
+
     @property
     def collapsed(self) -> bool:
         """No better on validation than the mean age of training."""
@@ -59,12 +66,9 @@ def load_trained(cell: Cell, paths: CellPaths) -> list[TrainedNetwork]:
     for network_paths in found:
         record = load_checkpoint(network_paths.best)
         refuse_mismatch(record, cell, str(network_paths.best))
-        network = build_network(NetworkPlan.from_dict(record["network_plan"]))
         weights, average = record.pop("weights"), record.pop("average", None)
-        network.load_state_dict(average["weights"] if average else weights)
         record.pop("optimiser")
-        target = target_from_dict(record["target"])
-        networks.append(TrainedNetwork(record["number"], network, target, record))
+        networks.append(TrainedNetwork.of(average["weights"] if average else weights, record))
     _refuse_mixture(networks, paths)
     return networks
 
@@ -93,20 +97,19 @@ def _refuse_mixture(networks: list[TrainedNetwork], paths: CellPaths) -> None:
 
 def _how_read(record: dict[str, Any]) -> dict[str, Any]:
     """All that decides what a volume looks like to a network."""
-    contrast = described_contrast(record["contrast"])
-    return {
-        **{
-            key: value
-            for key, value in contrast.items()
-            if key not in ("data_file", "volume_index")
-        },
-        "conform": record["conform"],
-    }
+    contrast = _without_place(described_contrast(record["contrast"]))
+    return contrast | {"conform": record["conform"]}
+
+
+def _without_place(contrast: dict[str, Any]) -> dict[str, Any]:
+    """A described contrast without where its file lies, which is each cohort's own."""
+    return {k: value for k, value in contrast.items() if k not in ("data_file", "volume_index")}
 
 
 def refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:
     """Refuse networks that were trained for another contrast, sex, grid or scaling; every difference is named."""
-    trained, wanted = described_contrast(record["contrast"]), cell.contrast.describe()
+    described = described_contrast(record["contrast"]), cell.contrast.describe()
+    trained, wanted = map(_without_place, described)
     problems = []
     if record["sex"] != cell.sex:
         problems.append(f"trained on {record['sex']}, used for {cell.sex}")
@@ -114,8 +117,6 @@ def refuse_mismatch(record: dict[str, Any], cell: Cell, path: str) -> None:
         trained.pop("scale_factor"), wanted.pop("scale_factor")  # frozen with the weights
         if (cell.contrast.scale_factor is None) != record["scale_factor_is_auto"]:
             problems.append("scale_factor is auto on one side only")
-    for key in ("data_file", "volume_index"):  # where a file lies is the new cohort's own
-        trained.pop(key), wanted.pop(key)
     problems += [
         f"{key} was {trained[key]} in training and is {wanted[key]}"
         for key in wanted

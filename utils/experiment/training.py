@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from BrainAgeNetworks.fused.choosing import way_of_blocks
-from BrainAgeNetworks.precision import precision_of
+from BrainAgeNetworks.precision import precision_name, precision_of
 from BrainAgeNetworks.registry import NetworkPlan, with_one_pooling_fewer
 from BrainAgeNetworks.targets import BinsTarget, Target, YearsTarget, target_to_dict
 from datasets.augmentation import AugmentationPlan
@@ -189,7 +189,7 @@ def training_record(
         "n_epochs": experiment.n_epochs,
         "computed": {
             "device": plan.device.type,
-            "precision": str(precision_of(settings.training.precision, plan.device)).split(".")[1],
+            "precision": precision_name(precision_of(settings.training.precision, plan.device)),
             "blocks": way_of_blocks(plan.blocks, plan.device),
         },
         "settings": _plain(

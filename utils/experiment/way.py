@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from BrainAgeNetworks.checkpoints import weights_hash
-from BrainAgeNetworks.precision import precision_of
+from BrainAgeNetworks.precision import precision_name, precision_of
 from utils.common.messages import warn
 from utils.evaluation.precision import PrecisionChange
 from utils.experiment.experiment import Cell, Experiment
@@ -33,7 +33,7 @@ class Way:
     def describe(self) -> dict[str, Any]:
         """For a metrics file."""
         change = self.change.to_dict() | {"networks": self.networks_hash} if self.change else None
-        return {"precision": str(self.precision).removeprefix("torch."), "bfloat16_change": change}
+        return {"precision": precision_name(self.precision), "bfloat16_change": change}
 
 
 def way_to_predict(
