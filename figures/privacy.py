@@ -160,7 +160,10 @@ def _text_without_ids(text: str, ids: frozenset[str]) -> str:
 _COUNTS_OF_THINGS = (
     "n_tests", "n_tested", "n_untested", "n_rows", "n_bonferroni", "n_bh", "n_nidps", "n_nidps_kept",
     "n_networks", "n_contrasts", "n_patterns", "n_parameters", "n_epochs", "n_resamples", "n_confounds",
-    "n_columns", "n_cells", "n_families",
+    "n_columns", "n_cells", "n_families", "n_units", "n_units_selected", "n_rejected_within", "n_redundant",
+    "n_permutations", "n_significant", "n_hits", "n_rechecked", "n_pairs_compared", "n_discoveries",
+    "n_discoveries_tested", "n_replicated", "n_same_sign", "n_rows_compared", "n_hits_a", "n_hits_b",
+    "n_hits_both", "n_hits_a_only", "n_hits_b_only", "n_stronger_a", "n_stronger_b", "n_different",
 )  # fmt: skip
 _PERSONS_BELOW = (
     "subjects",

@@ -130,10 +130,9 @@ def _accuracy_cells(row: pd.Series) -> list[dict[str, Any]]:
         (_with_interval(row, "r", "r_low", "r_high", 2), number_in(row, "r")),
         (number(number_in(row, "r2"), 2), number_in(row, "r2")),
         (number(number_in(row, "rmse_years"), 2), number_in(row, "rmse_years")),
-        (number(number_in(row, "r_delta_age"), 2), number_in(row, "r_delta_age")),
-        (
-            number(number_in(row, "r_corrected_delta_age"), 2),
-            number_in(row, "r_corrected_delta_age"),
+        *(
+            (_with_interval(row, name, f"{name}_low", f"{name}_high", 2), number_in(row, name))
+            for name in ("r_delta_age", "r_corrected_delta_age")
         ),
     ]
     return [

@@ -133,7 +133,7 @@ def test_predictions_have_a_row_for_every_subject(
 def test_deltas_hold_every_contrast_and_the_ensemble(golden: Path):
     table = pd.read_csv(golden / "experiments/golden/deltas_test.csv", dtype={"subject_id": str})
     assert " ".join(table) == (
-        "subject_id sex contrast age_years predicted_years delta_years corrected_delta_years note"
+        "subject_id sex contrast age_years predicted_years delta_years corrected_delta_years delta_z note"
     )
     assert table.groupby(["contrast", "sex"]).size().eq(72).all()
     assert set(table["contrast"]) == {"T1_nonlinear", "swi", "ensemble"}

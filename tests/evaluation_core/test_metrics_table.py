@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from utils.evaluation.age_dependence import orthogonal_square
 from utils.evaluation.cell_metrics import cell_metrics
 from utils.evaluation.metrics_table import COLUMNS, metrics_table, row_of_predictor, rows_of_cell
 from utils.evaluation.predictions import predictions_table
@@ -50,8 +52,31 @@ def test_a_row_for_each_network_and_the_ensemble(cell):
     for column in ("delta_years", "corrected_delta_years"):
         r = np.corrcoef(usable[column], usable["age_years"])[0, 1]
         assert ensemble[f"r_{column.removesuffix('_years')}_age"] == pytest.approx(r)
+        for term, x in (
+            ("age", usable["age_years"]),
+            ("age2", orthogonal_square(usable["age_years"])),
+        ):
+            name = f"r_{column.removesuffix('_years')}_{term}"
+            expected = stats.pearsonr(usable[column], x)
+            low, high = expected.confidence_interval(0.95)
+            found = [ensemble[name], ensemble[f"{name}_low"], ensemble[f"{name}_high"]]
+            assert found == pytest.approx([expected.statistic, low, high])
+    assert ensemble["mae_over_null"] == ensemble["mae_years"] / ensemble["null_mae_years"]
     assert table["r_delta_age"][:2].isna().all()  # deltas are of the ensemble
     assert ensemble["r_delta_age"] < -0.5 < ensemble["r_corrected_delta_age"]
+
+
+def test_accuracy_is_of_raw_predictions_and_comes_before_anything_corrected():
+    columns = list(COLUMNS)
+    corrected = [name for name in columns if "corrected" in name]
+    assert corrected and all(name.startswith("r_corrected_delta_age") for name in corrected)
+    assert max(map(columns.index, ("mae_years", "r", "r2"))) < min(map(columns.index, corrected))
+
+
+def test_a_mean_age_model_without_error_has_no_ratio(cell):
+    metrics, deltas = cell
+    table = metrics_table(rows_of_cell({**metrics, "null_mae_years": 0.0}), deltas, "ridge")
+    assert table["mae_over_null"].isna().all()
 
 
 def test_a_combination_row_and_its_null_model_by_subject():

@@ -8,7 +8,8 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.common.randomness import generator
-from utils.evaluation.sex_deltas import COMBINED, SexDeltas, SplitPredictions
+from utils.evaluation.pattern_deltas import NOTE_RARE
+from utils.evaluation.sex_deltas import COMBINED, DeltaRules, SexDeltas, SplitPredictions
 
 SLOPES = {"A": 0.6, "B": 0.8}
 
@@ -29,7 +30,7 @@ def split(name: str, n: int = 80) -> SplitPredictions:
 
 
 def fitted(validation: SplitPredictions, correction: str = "subtract", combination: str = "mean"):
-    deltas = SexDeltas("female", ["A", "B"], combination, correction)
+    deltas = SexDeltas("female", ["A", "B"], DeltaRules(combination, correction))
     return deltas.fit(validation, generator(1))
 
 
@@ -100,12 +101,15 @@ def test_a_subject_without_a_contrast_keeps_its_other_deltas():
     assert missing["corrected_delta_years"].isna().all()
     assert (missing["note"] == "no prediction").all()
     assert np.allclose(combined["predicted_years"][70:], table("A", "test")["predicted_years"][70:])
-    assert (combined["note"][70:] == "without B").all() and (combined["note"][:70] == "").all()
+    assert (combined["note"][70:] == f"without B; {NOTE_RARE}").all()
+    assert (combined["note"][:70] == "").all()
     # corrected by the line of A alone, not by that of both
     assert np.allclose(
         combined["corrected_delta_years"][70:], rows(deltas, "A")["corrected_delta_years"][70:]
     )
-    assert records[COMBINED]["patterns"]["10"]["n"] == 10
+    record = records[COMBINED]
+    assert record["patterns"]["10"]["n"] == 10 and record["n_of_rare_patterns"] == 10
+    assert record["patterns"]["10"]["rare"] and not record["patterns"]["11"]["rare"]
 
 
 def test_a_contrast_that_was_never_tested_is_refused_with_its_reason():
@@ -179,7 +183,125 @@ def test_the_order_of_subjects_does_not_matter():
 
 
 def test_one_contrast_has_no_combination():
-    deltas = SexDeltas("male", ["A"], "ridge", "subtract")
+    deltas = SexDeltas("male", ["A"], DeltaRules())
     deltas.fit(SplitPredictions.from_tables([table("A", "validation")]), generator(1))
     found, records = deltas.apply(SplitPredictions.from_tables([table("A", "test")]), "test")
     assert set(found["contrast"]) == {"A"} and set(records) == {"A"}
+
+
+def test_z_makes_subjects_with_few_contrasts_comparable():
+    """A alone scatters more than A and B: in years its deltas are larger, in z they are not."""
+    validation = split("validation", 600)
+    without = table("B", "test", 1200).iloc[:600]
+    test = SplitPredictions.from_tables([table("A", "test", 1200), without])
+    deltas, records = fitted(validation, combination="ridge").apply(test, "test")
+    combined = rows(deltas, COMBINED)
+    both, alone = combined.iloc[:600], combined.iloc[600:]
+    years, z = (
+        [part[c].std() for part in (both, alone)] for c in ("corrected_delta_years", "delta_z")
+    )
+    assert years[1] > 1.1 * years[0]
+    assert z == pytest.approx([1.0, 1.0], abs=0.08)
+    sd = records[COMBINED]["patterns"]["10"]["residual_sd_years"]
+    assert np.allclose(alone["delta_z"], alone["corrected_delta_years"] / sd)
+
+
+@pytest.mark.parametrize("correction", ["quadratic", "age_level"])
+def test_curves_refuse_ages_outside_the_fit_in_the_table_too(correction):
+    validation, test = split("validation"), split("test")
+    ages = test.ages_years.copy()
+    ages[:3] = [30.0, 60.0, 95.0]
+    aged = SplitPredictions(test.subject_ids, ages, test.predicted_years, test.notes)
+    deltas, records = fitted(validation, correction).apply(aged, "test")
+    for contrast in ("A", "B", COMBINED):
+        mine = rows(deltas, contrast)
+        gaps = mine["corrected_delta_years"].isna()
+        assert gaps[[0, 1, 2]].tolist() == [True, False, True]
+        assert mine["note"][gaps].str.contains(f"no {correction} correction").all()
+        assert mine["delta_years"].notna().all()
+    assert records["A"]["n_refused_for_age"] == gaps.sum()
+
+
+def test_overlap_that_is_allowed_is_stamped_subject_by_subject():
+    validation, test = split("validation"), split("test")
+    rules = DeltaRules("mean", allow_in_sample=True)
+    deltas = SexDeltas("female", ["A", "B"], rules).fit(validation, generator(1))
+    mixed = SplitPredictions(
+        [validation.subject_ids[0], *test.subject_ids[1:]],
+        test.ages_years, test.predicted_years, test.notes,
+    )  # fmt: skip
+    table_, records = deltas.apply(mixed, "test")
+    for contrast in ("A", "B", COMBINED):
+        notes = rows(table_, contrast)["note"]
+        assert notes[0].startswith("in-sample") and (notes[1:] == "").all()
+        assert records[contrast]["in_sample"] is True
+
+
+def test_the_accuracy_of_divided_predictions_is_labelled_and_of_subtracted_ones_not_there():
+    validation, test = split("validation"), split("test")
+    _, divided = fitted(validation, "divide").apply(test, "test")
+    shown = divided["A"]["debiased_accuracy"]
+    assert shown["label"] == "debiased (MAE rises by design)"
+    raw = np.abs(test.predicted_years[:, 0] - test.ages_years).mean()
+    assert shown["mae_years"] != pytest.approx(raw)
+    for correction in ("subtract", "quadratic", "age_level"):
+        _, records = fitted(validation, correction).apply(test, "test")
+        assert "mae" not in str(records) and "r2" not in str(records)
+
+
+def test_the_line_of_a_combination_is_fitted_on_predictions_that_had_not_seen_the_subject():
+    validation, test = split("validation"), split("test")
+    seen = DeltaRules(cross_fit=False)
+    records = {}
+    for rules in (DeltaRules(), seen):
+        deltas = SexDeltas("female", ["A", "B"], rules).fit(validation, generator(1))
+        records[rules] = deltas.apply(test, "test")[1][COMBINED]
+    crossed, plain = records[DeltaRules()], records[seen]
+    assert crossed["cross_fitted"] and not plain["cross_fitted"]
+    fits = [record["patterns"]["11"] for record in (crossed, plain)]
+    assert fits[0]["beta"] != fits[1]["beta"]
+    assert fits[0]["residual_sd_years"] > fits[1]["residual_sd_years"]
+    assert fits[0]["fit_subjects_sha256"] == fits[1]["fit_subjects_sha256"]
+
+
+def test_cross_fitting_does_not_depend_on_the_order_of_subjects():
+    validation, test = split("validation"), split("test")
+    order = generator("order").permutation(80)
+    shuffled = SplitPredictions(
+        [validation.subject_ids[i] for i in order], validation.ages_years[order],
+        validation.predicted_years[order], [validation.notes[i] for i in order],
+    )  # fmt: skip
+    first, second = (
+        fitted(v, combination="ridge").apply(test, "test")[0] for v in (validation, shuffled)
+    )
+    assert np.allclose(first["corrected_delta_years"], second["corrected_delta_years"])
+
+
+def test_a_mean_has_no_weights_to_fit_and_is_not_cross_fitted():
+    validation, test = split("validation"), split("test")
+    _, records = fitted(validation).apply(test, "test")
+    assert records[COMBINED]["cross_fitted"] is False
+    line = np.polyfit(validation.ages_years, validation.predicted_years.mean(axis=1), 1)
+    assert records[COMBINED]["patterns"]["11"]["beta"] == pytest.approx(line[0])
+
+
+@pytest.mark.parametrize(
+    "method", ["ridge", "mean", "inverse_variance", "gls", "nonnegative", "elastic_net"]
+)
+def test_every_combination_is_corrected(method):
+    """Slope and spread of the frozen correction are those that new subjects show."""
+    validation, test = split("validation", 400), split("test", 2000)
+    deltas, records = fitted(validation, combination=method).apply(test, "test")
+    mine = rows(deltas, COMBINED)
+    left = np.polyfit(test.ages_years, mine["corrected_delta_years"], 1)[0]
+    assert abs(left) < 0.05
+    assert mine["delta_z"].std() == pytest.approx(1.0, abs=0.1)
+    assert records[COMBINED]["cross_fitted"] is (method != "mean")
+
+
+def test_without_validation_there_are_raw_deltas_and_reasons():
+    nobody = SplitPredictions([], np.zeros(0), np.zeros((0, 2)), [])
+    deltas, records = fitted(nobody, combination="ridge").apply(split("test"), "test")
+    assert deltas["delta_years"].notna().all() and deltas["delta_z"].isna().all()
+    assert "0 subjects to fit" in records["A"]["refused"]
+    assert rows(deltas, COMBINED)["note"].str.contains("0 subjects to fit").all()

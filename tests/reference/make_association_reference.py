@@ -2,7 +2,8 @@
 
 Run from the repository root: python tests/reference/make_association_reference.py
 mpmath gives -log10 p of Student's t with 60 digits; statsmodels OLS on standardised columns gives t and df of a delta
-among confounds; statsmodels multipletests gives BH and BY. It needs no regeneration unless a case is added.
+among confounds; statsmodels multipletests gives BH and BY; pingouin, which is no requirement of the program, gives
+partial correlations with missing values. It needs no regeneration unless a case is added.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import mpmath
 import numpy as np
+import pandas as pd
+import pingouin
 import statsmodels
 import statsmodels.api as sm
 from statsmodels.stats.multitest import multipletests
@@ -49,13 +52,46 @@ def partial_cases() -> list[dict]:
     return cases
 
 
+def pingouin_cases() -> list[dict]:
+    """pingouin.partial_corr of small data sets; it leaves out the rows where delta or nIDP is missing."""
+    cases = []
+    for seed, n, q, missing in [
+        (11, 40, 1, 0.0), (12, 60, 3, 0.2), (13, 80, 5, 0.2), (14, 120, 2, 0.5), (15, 90, 10, 0.1), (16, 150, 4, 0.3),
+    ]:  # fmt: skip
+        rng = np.random.default_rng(seed)
+        z = rng.normal(size=(n, q))
+        d = rng.normal(size=(n, 1)) + z[:, :1]
+        y = 0.3 * d - z[:, :1] + rng.normal(size=(n, 1))
+        d, y, z = (np.round(v, 3) for v in (d, y, z))
+        for values in (d, y):
+            values[rng.random(n) < missing] = np.nan
+        names = [f"z{k}" for k in range(q)]
+        table = pd.DataFrame(np.column_stack([d, y, z]), columns=["d", "y", *names]).dropna()
+        found = pingouin.partial_corr(table, "d", "y", names).iloc[0]
+        data = {
+            key: [[None if np.isnan(v) else v for v in row] for row in values.tolist()]
+            for key, values in (("delta", d), ("nidp", y), ("confounds", z))
+        }
+        p = float(found[next(name for name in found.index if name.startswith("p"))])
+        numbers = {"n": int(found["n"]), "r": float(found["r"]), "p": p}
+        cases.append(
+            {"name": f"{n} subjects, {q} confounds, {missing:.0%} missing"} | data | numbers
+        )
+    return cases
+
+
 def main() -> None:
     """Write the file beside this script."""
     p = np.round(np.random.default_rng(4).uniform(size=40) ** 4, 8)
     reference = {
-        "made_by": {"mpmath": mpmath.__version__, "statsmodels": statsmodels.__version__},
+        "made_by": {
+            "mpmath": mpmath.__version__,
+            "statsmodels": statsmodels.__version__,
+            "pingouin": pingouin.__version__,
+        },
         "nlog10p": [{"t": t, "df": df, "nlog10p": nlog10p(t, df)} for df in DF for t in T],
         "partial": partial_cases(),
+        "pingouin": pingouin_cases(),
         "p": p.tolist(),
         "q_bh": multipletests(p, method="fdr_bh")[1].tolist(),
         "q_by": multipletests(p, method="fdr_by")[1].tolist(),

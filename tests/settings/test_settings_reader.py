@@ -86,7 +86,8 @@ def test_every_problem_is_listed_at_once_with_its_place(tmp_path):
         "study.ini [TRAINING]: training_batch_size = 'twelve': ",
         "study.ini [TRAINING]: validation_batch_size = 0: ",
         "study.ini [TRAINING]: number_of_epochs = True: ",
-        "study_eval.ini [DELTAS]: unknown key 'zzz' (known: combination, bias_correction)",
+        "study_eval.ini [DELTAS]: unknown key 'zzz' (known: combination, bootstrap_weights, bias_correction, "
+        "cross_fit, allow_in_sample, retest)",
     ]
     for start in expected:
         assert sum(problem.startswith(start) for problem in found) == 1, (start, found)

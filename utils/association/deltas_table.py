@@ -29,6 +29,7 @@ DELTA_NAMES = (
     "age_gap", "predicted_age_difference",
 )  # fmt: skip
 SEX_COLUMNS = ("sex", "gender", "f_31_0_0", "31_0_0", "x31_0_0", "p31")
+SCALED_NAME = "delta_z"  # this program's: the corrected delta over the residual SD of its fit
 CONTRAST_NAMES = ("contrast", "modality", "model")
 
 COLUMNS = ("subject_id", "sex", "contrast", "age_years", "delta_years")
@@ -97,13 +98,13 @@ def recognise_deltas(table: pd.DataFrame, source: str = "the table of deltas") -
     out["contrast"] = "delta"
     if found["contrast"]:
         out["contrast"] = table[found["contrast"]].astype(str).str.strip().to_numpy()
-    out["age_years"] = _ages(table[str(found["age_years"])], source, notes)
+    out["age_years"] = read_ages(table[str(found["age_years"])], source, notes)
     out["delta_years"], read_from = _deltas(table, found, out, notes, source)
     recognised = {
         "subject_id": str(found["subject_id"]), "age_years": str(found["age_years"]), "delta": read_from,
         "sex": found["sex"] or "not in the table", "contrast": found["contrast"] or "not in the table",
     }  # fmt: skip
-    return DeltasTable(_complete_rows(out, notes, source), recognised, tuple(notes))
+    return DeltasTable(complete_rows(out, notes, source), recognised, tuple(notes))
 
 
 def _require(found: dict[str, str | None], table: pd.DataFrame, source: str) -> None:
@@ -134,14 +135,17 @@ def _deltas(
     """The delta of each row, and what it was read from."""
     raw, raw_from = None, ""
     if found["delta"]:
-        raw, raw_from = _numbers(table[found["delta"]], source), found["delta"]
+        raw, raw_from = as_numbers(table[found["delta"]], source), found["delta"]
     elif found["prediction"]:
-        predicted = _numbers(table[found["prediction"]], source)
+        predicted = as_numbers(table[found["prediction"]], source)
         raw = predicted - out["age_years"].to_numpy()
         raw_from = f"{found['prediction']} - {found['age_years']}"
     if not found["corrected delta"]:
         return np.asarray(raw), raw_from
-    corrected = _numbers(table[found["corrected delta"]], source)
+    corrected = as_numbers(table[found["corrected delta"]], source)
+    if SCALED_NAME in table.columns:
+        scaled = as_numbers(table[SCALED_NAME], source)
+        corrected = _one_scale(corrected, scaled, out, notes)
     if raw is not None:
         refused = (
             pd.Series(corrected)
@@ -156,7 +160,28 @@ def _deltas(
     return corrected, found["corrected delta"]
 
 
-def _numbers(column: pd.Series, source: str) -> np.ndarray:
+def _one_scale(
+    corrected: np.ndarray, scaled: np.ndarray, out: pd.DataFrame, notes: list[str]
+) -> np.ndarray:
+    """Corrected deltas of one spread: those of subjects who lack contrasts are noisier, on the scale of their pattern.
+
+    `scaled` is the delta over the residual SD of its pattern. Where a sex and contrast has several such SDs, it is
+    multiplied by their median: years again, comparable between subjects.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sd = np.where(np.isfinite(scaled) & (scaled != 0), corrected / scaled, np.nan)
+    groups = pd.Series(sd).groupby([out["sex"].fillna(""), out["contrast"]])
+    middle = groups.transform("median").to_numpy()
+    spread = (groups.transform("max") - groups.transform("min")).to_numpy()
+    several = np.nan_to_num(spread) > 1e-4 * np.nan_to_num(middle)
+    for sex, contrast in sorted(set(zip(out["sex"][several], out["contrast"][several]))):
+        notes.append(
+            f"{contrast}, {sex}: subjects have different contrasts; their deltas were brought to one spread"
+        )
+    return np.where(several & np.isfinite(scaled), scaled * middle, corrected)
+
+
+def as_numbers(column: pd.Series, source: str) -> np.ndarray:
     """The column as floats; a decimal comma is read, other text is an error."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(dtype=float, na_value=np.nan)
@@ -171,7 +196,7 @@ def _numbers(column: pd.Series, source: str) -> np.ndarray:
     return numbers.to_numpy(dtype=float, na_value=np.nan)
 
 
-def _ages(column: pd.Series, source: str, notes: list[str]) -> np.ndarray:
+def read_ages(column: pd.Series, source: str, notes: list[str]) -> np.ndarray:
     """Ages in years; '89+' is censored, not 89: missing, and counted."""
     if not pd.api.types.is_numeric_dtype(column):
         text = column.astype("string").str.strip()
@@ -179,10 +204,10 @@ def _ages(column: pd.Series, source: str, notes: list[str]) -> np.ndarray:
         if open_ended.any():
             notes.append(f"{int(open_ended.sum())} censored ages such as '89+' are not used")
         column = text.mask(open_ended).rename(column.name)
-    return _numbers(column, source)
+    return as_numbers(column, source)
 
 
-def _complete_rows(out: pd.DataFrame, notes: list[str], source: str) -> pd.DataFrame:
+def complete_rows(out: pd.DataFrame, notes: list[str], source: str) -> pd.DataFrame:
     """Rows with id, age and delta, each subject and contrast once, each subject with one age and one sex."""
     usable = (
         (out["subject_id"] != "") & np.isfinite(out["age_years"]) & np.isfinite(out["delta_years"])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from utils.common.errors import UserError
+from utils.common.text import listed
 
 SUBJECT_NAMES = (
     "subject_id", "participant_id", "eid", "f_eid", "subject", "participant", "subjectid", "iid", "id",
@@ -29,6 +30,33 @@ def find_column(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
+def subject_column(columns: Iterable[str], what: str) -> str:
+    """The column that holds the subjects.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    columns = list(columns)
+    column = find_column(columns, SUBJECT_NAMES)
+    if column is None:
+        raise UserError(
+            f"the table of {what} has no subject column. Columns found: {listed(columns)}. "
+            f"Names accepted: {', '.join(SUBJECT_NAMES)}."
+        )
+    return column
+
+
+def refuse_repeated_subjects(ids: Iterable[str], what: str) -> None:
+    """One row a subject is needed; rows without an id do not count."""
+    n_repeated = sum(count - 1 for identifier, count in Counter(ids).items() if identifier)
+    if n_repeated:
+        raise UserError(
+            f"the table of {what} has {n_repeated} rows whose subject already has a row; one row a subject is needed."
+        )
+
+
 def by_subject(table: pd.DataFrame, what: str) -> pd.DataFrame:
     """The table with subject ids (text) as index and the subject column gone.
 
@@ -37,29 +65,20 @@ def by_subject(table: pd.DataFrame, what: str) -> pd.DataFrame:
     UserError
         No subject column, or a subject on several rows.
     """
-    column = find_column(table.columns, SUBJECT_NAMES)
-    if column is None:
-        shown = ", ".join(map(str, list(table.columns)[:12]))
-        raise UserError(
-            f"the table of {what} has no subject column. Columns found: {shown}. "
-            f"Names accepted: {', '.join(SUBJECT_NAMES)}."
-        )
+    column = subject_column(table.columns, what)
     ids = as_subject_ids(table[column])
+    refuse_repeated_subjects(ids, what)
     out = table.drop(columns=[column]).set_index(pd.Index(ids, name="subject_id", dtype=object))
-    out = out[out.index != ""]
-    n_repeated = int(out.index.duplicated().sum())
-    if n_repeated:
-        raise UserError(
-            f"the table of {what} has {n_repeated} rows whose subject already has a row; one row a subject is needed."
-        )
-    return out
+    return out[out.index != ""]
 
 
 def as_subject_ids(column: pd.Series) -> list[str]:
     """Subject ids as text; 1000001.0 (a number column with gaps) is read as 1000001, missing as ''."""
     if pd.api.types.is_float_dtype(column):
         return ["" if not np.isfinite(v) else f"{v:.0f}" for v in column.to_numpy(dtype=float)]
-    return ["" if pd.isna(value) else str(value).strip() for value in column]
+    codes, distinct = pd.factorize(column)
+    texts = np.array([*(str(value).strip() for value in distinct), ""], dtype=object)
+    return texts[codes].tolist()
 
 
 def describe_id_form(ids: Iterable[str]) -> str:
@@ -102,9 +121,9 @@ def read_sex(column: pd.Series) -> tuple[pd.Series, str]:
         "f": "female", "female": "female", "w": "female", "woman": "female", "2": "female",
         "m": "male", "male": "male", "man": "male", "1": "male", "both": "both", "all": "both",
     }  # fmt: skip
-    text = column.map(lambda v: "" if pd.isna(v) else str(v).strip(" ,;").lower())
-    text = text.astype(str).str.replace(r"\.0$", "", regex=True)
-    values = set(text) - {""}
+    codes, distinct = pd.factorize(column)  # a million rows, a handful of values
+    texts = [re.sub(r"\.0$", "", str(value).strip(" ,;").lower()) for value in distinct]
+    values = set(texts) - {""}
     words["0"] = "" if "2" in values else "female"
     unknown = sorted(values - set(words) - {"n/a", "na", "nan", "unknown"})
     if unknown:
@@ -115,4 +134,7 @@ def read_sex(column: pd.Series) -> tuple[pd.Series, str]:
     if values & {"0", "1", "2"}:
         zero = "0 = unknown" if "2" in values else "0 = female"
         note = f"sex coded as numbers: 1 = male, 2 = female, {zero}"
-    return text.map(lambda v: words.get(v) or None), note
+    sexes = np.array([*(words.get(text) or None for text in texts), None], dtype=object)
+    return pd.Series(
+        sexes[codes], index=column.index, dtype=object
+    ), note  # -1, missing, is the last

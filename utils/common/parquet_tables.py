@@ -26,15 +26,15 @@ def read_parquet_table(path: Path, text_columns: tuple[str, ...]) -> pd.DataFram
     refuse_no_file(path, "table")
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            _refuse_false_counts(file.metadata, path)
-            _refuse_other_names(file.metadata.metadata or {}, file.schema_arrow.names, path)
+            refuse_false_counts(file.metadata, path)
+            refuse_other_names(file.metadata.metadata or {}, file.schema_arrow.names, path)
             columns, n_rows = file.read(), file.metadata.num_rows
         if columns.num_rows != n_rows:
             raise ValueError(f"{columns.num_rows:,} rows, not the {n_rows:,} of its footer")
         refuse_repeated([str(name).strip() for name in columns.column_names], path)
         table = columns.to_pandas()
         texts = {
-            name: _as_text(columns.column(name), name, path)
+            name: exact_text(columns.column(name), name, path)
             for name in columns.column_names
             if name.strip().lower() in text_columns
         }
@@ -55,7 +55,7 @@ def read_parquet_table(path: Path, text_columns: tuple[str, ...]) -> pd.DataFram
     return table
 
 
-def _refuse_false_counts(metadata: Any, path: Path) -> None:
+def refuse_false_counts(metadata: Any, path: Path) -> None:
     """The footer has no checksum: what it says must fit the size of the file before memory is taken for it."""
     n_cells = metadata.num_rows * max(metadata.num_columns, 1)
     size = path.stat().st_size
@@ -66,7 +66,7 @@ def _refuse_false_counts(metadata: Any, path: Path) -> None:
         )
 
 
-def _refuse_other_names(notes: dict[bytes, bytes], names: list[str], path: Path) -> None:
+def refuse_other_names(notes: dict[bytes, bytes], names: list[str], path: Path) -> None:
     """Nor have the names a checksum: each must be what Arrow and pandas noted beside it, where they did.
 
     Looking into the row groups instead would do for files of every origin, but PyArrow ends the process there
@@ -89,7 +89,7 @@ def _refuse_other_names(notes: dict[bytes, bytes], names: list[str], path: Path)
         )
 
 
-def _as_text(column: Any, name: str, path: Path) -> list[str | None]:
+def exact_text(column: Any, name: str, path: Path) -> list[str | None]:
     """The values of an Arrow column as text, whole numbers exactly and without a point."""
     import pyarrow
     from pyarrow import types

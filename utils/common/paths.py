@@ -150,6 +150,21 @@ class ExperimentPaths:
         return self.root / f"deltas_{split}.csv"
 
     @property
+    def combination_weights(self) -> Path:
+        """Weight of each contrast in the combination, by sex."""
+        return self.summary / "combination_weights.csv"
+
+    @property
+    def reliability(self) -> Path:
+        """Agreement of the networks of each cell on the delta."""
+        return self.summary / "reliability.csv"
+
+    @property
+    def test_retest(self) -> Path:
+        """Agreement of the deltas of first and second scans."""
+        return self.summary / "test_retest.csv"
+
+    @property
     def previous(self) -> Path:
         """Runs that were moved aside."""
         return self.root / "previous"
@@ -216,6 +231,39 @@ class ExperimentPaths:
     @property
     def phenotype_fates(self) -> Path:
         return self.summary / "nidps.csv"
+
+    @property
+    def associations_by_contrast(self) -> Path:
+        return self.summary / "associations_by_contrast.csv"
+
+    @property
+    def associations_by_category(self) -> Path:
+        return self.summary / "associations_by_category.csv"
+
+    @property
+    def associations_sexes_combined(self) -> Path:
+        return self.summary / "associations_sexes_combined.parquet"
+
+    @property
+    def associations_rechecked(self) -> Path:
+        return self.summary / "associations_rechecked.csv"
+
+    @property
+    def associations_replicated(self) -> Path:
+        return self.summary / "associations_replicated.csv"
+
+    @property
+    def contrasts_compared(self) -> Path:
+        return self.summary / "contrasts_compared.csv"
+
+    @property
+    def nidps_represented(self) -> Path:
+        return self.summary / "nidps_represented.csv"
+
+    @property
+    def association_blocks(self) -> Path:
+        """Results of the scan block by block, until all of them stand in the tables."""
+        return self.root / "association_blocks"
 
     @property
     def figures(self) -> Path:

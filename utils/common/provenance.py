@@ -44,6 +44,15 @@ def _revision() -> str:
     return described.stdout.strip() or "unknown"
 
 
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 24):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def text_hash(text: str) -> str:
     """sha256 of a text."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

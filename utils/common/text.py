@@ -14,7 +14,7 @@ from typing import Any
 from utils.common.errors import UserError
 
 # Longest first: the mark of UTF-16 begins that of UTF-32.
-_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # How files begin that are given for text by mistake, and what to do about each.
-_OTHER_KINDS = (
+OTHER_KINDS_OF_FILE = (
     (b"PK\x03\x04", "is a workbook (.xlsx, .ods) or a zip archive, not text; export it as CSV"),
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), not text; export it as CSV"),
     (b"\x1f\x8b", "is compressed (gzip); unpack it first"),
@@ -57,10 +57,12 @@ def read_utf8(path: Path, what: str) -> bytes:
     except (OSError, MemoryError) as error:
         raise UserError(f"{path}: cannot be read as a {what} ({reason(error)}).") from error
     lowered = data[:64].lstrip().lower()
-    for start, said in _OTHER_KINDS:
+    for start, said in OTHER_KINDS_OF_FILE:
         if data.startswith(start) or lowered.startswith(start):
             raise UserError(f"{path}: {said}.")
-    mark, encoding = next(((m, e) for m, e in _MARKS if data.startswith(m)), (b"", "utf-8"))
+    mark, encoding = next(
+        ((m, e) for m, e in BYTE_ORDER_MARKS if data.startswith(m)), (b"", "utf-8")
+    )
     if encoding == "utf-8":
         data = data[len(mark) :]
         _refuse_other_bytes(data, path, len(mark))

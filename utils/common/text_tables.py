@@ -33,7 +33,7 @@ def read_text_table(
 ) -> tuple[pd.DataFrame, Sequence[int]]:
     """The table of a text file, and the line of each of its rows."""
     data = read_utf8(path, "table")
-    header = _header(data, path)
+    header = header_of(data, path)
     lines = _lines_of_rows(data, header, path)
     names = [name or f"\0{place}" for place, name in enumerate(header.names, start=1)]
     try:
@@ -68,7 +68,8 @@ class _Header:
     next_line: int
 
 
-def _header(data: bytes, path: Path) -> _Header:
+def header_of(data: bytes, path: Path) -> _Header:
+    """The line of column names of a table in UTF-8, blank lines before it passed over."""
     position, number, separators = 0, 1, SEPARATORS
     while position < len(data):
         end = data.find(b"\n", position) + 1 or len(data)
@@ -87,7 +88,7 @@ def _header_at(data: bytes, position: int, number: int, separators: str, path: P
     problem, best = None, None
     for separator in separators:
         try:
-            record = next(_records(data, position, number, separator, path))
+            record = next(records_of(data, position, number, separator, path))
         except UserError as error:
             problem = problem or error
             continue
@@ -116,7 +117,7 @@ class _Record(NamedTuple):
     fields: list[str]  # only where quotes are in it: otherwise splitting is enough
 
 
-def _records(
+def records_of(
     data: bytes, position: int, number: int, separator: str, path: Path
 ) -> Iterator[_Record]:
     """Every record that is not blank, by the rules of `csv` with right quotes."""
@@ -180,7 +181,7 @@ def _lines_of_rows(data: bytes, header: _Header, path: Path) -> Sequence[int]:
     n_needed = max((n for n, name in enumerate(header.names, start=1) if name), default=1)
     lines, short, long = array("q"), _Misfits(), _Misfits()
     shortest, last = sys.maxsize, 0
-    for record in _records(data, header.end, header.next_line, header.separator, path):
+    for record in records_of(data, header.end, header.next_line, header.separator, path):
         if record.n_fields > n_names:
             long.add(record)
         elif record.n_fields < n_needed:

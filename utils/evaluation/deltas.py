@@ -1,36 +1,57 @@
 """Deltas in years and the correction of their age bias: fitted on one set of subjects, frozen, applied to another.
 
-Predicted ages shrink towards the mean age: the young are predicted too old, the old too young. The correction removes
-the straight line. It is fitted on validation subjects; fitted on those it is applied to, it would look perfect by
-construction, so that is an error unless it is asked for, and then stamped.
+Predicted ages shrink towards the mean age: the young are predicted too old, the old too young. A correction removes
+what age says of the delta: a straight line, a parabola, or a mean at every age. It is fitted on validation subjects;
+fitted on those it is applied to, it would look perfect by construction, so that is an error unless it is asked for, and
+then stamped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from datasets.subjects import subjects_hash
 from utils.common.errors import UserError
+from utils.evaluation import age_level_correction, age_line, quadratic_correction
+from utils.evaluation.age_dependence import dependence_before_and_after, heteroscedasticity
+from utils.evaluation.age_line import CorrectionRefused
 
 Array = NDArray[np.float64]
 
-METHODS = ("subtract", "divide")
 MINIMUM_N_FIT = 50
-# Below this slope dividing by it would multiply the noise of the prediction more than tenfold.
-MINIMUM_SLOPE_DIVIDE = 0.1
+ROUNDING_YEARS = 1e-9  # a smaller SD is that of the arithmetic
+NOTE_IN_SAMPLE = "in-sample: the correction was fitted on this subject too"
 
 
-class CorrectionRefused(ValueError):
-    """A bias correction that the data do not support; `reason` says why. The raw delta remains."""
+@dataclass(frozen=True)
+class AgeCurve:
+    """One way of saying what prediction is expected at an age."""
 
-    def __init__(self, reason: str):
-        self.reason = reason
-        super().__init__(reason)
+    fit: Callable[[Array, Array], dict]  # predicted, age -> coefficients
+    residual: Callable[[dict, Array, Array], Array]  # coefficients, predicted, age -> years
+    names: tuple[str, ...]  # of the coefficients
+    extrapolates: bool  # a line goes on beyond the ages of the fit; a curve means nothing there
+
+
+_LINE = AgeCurve(age_line.fit_line, age_line.line_residual, age_line.NAMES, extrapolates=True)
+CURVES = {
+    "subtract": _LINE,
+    "divide": _LINE,
+    "quadratic": AgeCurve(
+        quadratic_correction.fit_quadratic, quadratic_correction.quadratic_residual,
+        (*age_line.NAMES, *quadratic_correction.NAMES), extrapolates=False,
+    ),
+    "age_level": AgeCurve(
+        age_level_correction.fit_age_levels, age_level_correction.age_level_residual,
+        (*age_line.NAMES, *age_level_correction.NAMES), extrapolates=False,
+    ),
+}  # fmt: skip
+METHODS = tuple(CURVES)
+LINES = ("subtract", "divide")  # two numbers say everything: alpha and beta
 
 
 class InSampleCorrection(UserError):
@@ -39,28 +60,38 @@ class InSampleCorrection(UserError):
 
 @dataclass(frozen=True)
 class CorrectedDeltas:
-    """Corrected deltas, which of them lie outside the ages of the fit, and the record of how they came about."""
+    """Corrected deltas of S subjects, what to know of each, and the record of how they came about.
+
+    delta_z is the corrected delta over the SD that was left on the fit: deltas of contrasts, or of patterns of
+    contrasts, that are known with different precision become comparable.
+    """
 
     corrected_delta_years: Array
-    extrapolated: NDArray[np.bool_]
+    delta_z: Array
+    extrapolated: NDArray[np.bool_]  # outside the ages of the fit
+    in_sample: NDArray[np.bool_]
+    notes: tuple[str, ...]
     record: dict
 
 
 class AgeBiasCorrection:
-    r"""Removes the straight-line dependence of the delta on age.
+    r"""Removes the dependence of the delta on age.
 
     Fit: predicted = alpha + beta age + error, least squares. Corrected delta:
 
-        subtract:  predicted - alpha - beta age         (years; what is left of the prediction at that age)
-        divide:    (predicted - alpha) / beta - age     (the same divided by beta: correlates 1 with it)
+        subtract:   predicted - alpha - beta age         (years; what is left of the prediction at that age)
+        divide:     (predicted - alpha) / beta - age     (the same divided by beta: correlates 1 with it)
+        quadratic:  the delta less a parabola in age, see `quadratic_correction`
+        age_level:  the delta less its mean at that age, see `age_level_correction`
 
     The divided form rescales the prediction without using the subject's own age, and multiplies noise by 1/beta. On
-    the subjects of the fit both have mean zero and no correlation with age; on others only in expectation.
+    the subjects of the fit line and parabola leave mean zero and no correlation with age; on others only in
+    expectation. Lines go on beyond the ages of the fit, and that is flagged; the curves refuse such subjects.
 
     Parameters
     ----------
     method : str
-        "subtract" or "divide".
+        "subtract", "divide", "quadratic" or "age_level".
 
     Source: de Lange and Cole 2020, NeuroImage Clin 26:102229 (subtract); Cole et al. 2018, Mol Psychiatry 23:1385
     (divide); the algebra is tested, the wording of the papers was not re-read.
@@ -76,12 +107,12 @@ class AgeBiasCorrection:
     def fit(
         self, predicted_years: ArrayLike, age_years: ArrayLike, subject_ids: Sequence[str]
     ) -> AgeBiasCorrection:
-        """Fit the line on subjects with a prediction and an age.
+        """Fit the curve on subjects with a prediction and an age.
 
         Raises
         ------
         CorrectionRefused
-            Fewer than 50 subjects, no variance of age, or (divide) a slope of 0.1 or less, or not clearly above 0.
+            Fewer than 50 subjects, no variance of age, (divide) a slope of 0.1 or less, or not clearly above 0.
         """
         predicted, age = np.asarray(predicted_years, float), np.asarray(age_years, float)
         complete = np.isfinite(predicted) & np.isfinite(age)
@@ -95,10 +126,16 @@ class AgeBiasCorrection:
             raise CorrectionRefused(
                 "all subjects to fit the age-bias correction on have the same age"
             )
-        coefficients = _fit_line(predicted, age)
+        curve = CURVES[self.method]
+        coefficients = curve.fit(predicted, age)
         if self.method == "divide":
-            _refuse_flat(coefficients)
-        self.coefficients_ = coefficients | {"fit_subjects_sha256": subjects_hash(ids)}
+            age_line.refuse_flat(coefficients)
+        left = curve.residual(coefficients, predicted, age)
+        self.coefficients_ = {
+            **coefficients,
+            "heteroscedasticity": heteroscedasticity(left, age),
+            "fit_subjects_sha256": subjects_hash(ids),
+        }
         self._fit_ids = frozenset(ids)
         return self
 
@@ -125,18 +162,23 @@ class AgeBiasCorrection:
         InSampleCorrection
             A subject was part of the fit and `allow_in_sample` is False.
         """
-        c = self._fitted()
-        n_overlap = self._count_overlap(subject_ids)
+        c, curve = self._fitted(), CURVES[self.method]
+        in_sample = self._overlap(subject_ids)
+        n_overlap = int(in_sample.sum())
         if n_overlap and not allow_in_sample:
             raise InSampleCorrection(
                 f"the age-bias correction was fitted on {n_overlap} of the {len(subject_ids)} subjects that it is "
                 "applied to: their deltas would look free of bias by construction. Fit it on other subjects (the "
-                "validation split), or allow it explicitly, which stamps the result as in-sample."
+                "validation split), or allow it ([DELTAS] allow_in_sample), which stamps the result as in-sample."
             )
         predicted, age = np.asarray(predicted_years, float), np.asarray(age_years, float)
-        residual = predicted - c["alpha_years"] - c["beta"] * age
-        corrected = residual if self.method == "subtract" else residual / c["beta"]
-        outside = np.isfinite(corrected) & ((age < c["age_min_years"]) | (age > c["age_max_years"]))
+        residual = curve.residual(c, predicted, age)
+        outside = np.isfinite(residual) & ((age < c["age_min_years"]) | (age > c["age_max_years"]))
+        if not curve.extrapolates:
+            residual = np.where(outside, np.nan, residual)
+        corrected = residual / c["beta"] if self.method == "divide" else residual
+        sd = c["residual_sd_years"]
+        z = residual / sd if sd > ROUNDING_YEARS else np.full_like(residual, np.nan)
         record = {
             **self.to_dict(),
             "in_sample": bool(n_overlap),
@@ -144,8 +186,11 @@ class AgeBiasCorrection:
             "overlap_checked_by": "hash of the whole set" if self._fit_ids is None else "subject",
             "n_corrected": int(np.isfinite(corrected).sum()),
             "n_extrapolated": int(outside.sum()),
+            "n_refused_for_age": 0 if curve.extrapolates else int(outside.sum()),
+            "age_dependence": dependence_before_and_after(predicted - age, corrected, age),
         }
-        return CorrectedDeltas(corrected, outside, record)
+        notes = tuple(map(self._note, outside, in_sample & np.isfinite(corrected)))
+        return CorrectedDeltas(corrected, z, outside, in_sample, notes, record)
 
     def to_dict(self) -> dict:
         """Method, coefficients with 95 % intervals, and the hash of the subjects of the fit (plain values)."""
@@ -160,10 +205,15 @@ class AgeBiasCorrection:
         Raises
         ------
         ValueError
-            The ids are not those of the fit.
+            The ids are not those of the fit, or a coefficient is missing.
         """
         correction = cls(record["method"])
-        correction.coefficients_ = {k: v for k, v in record.items() if k in COEFFICIENTS}
+        needed = (*CURVES[correction.method].names, "fit_subjects_sha256")
+        missing = [name for name in needed if name not in record]
+        if missing:
+            raise ValueError(f"this record of a correction lacks {', '.join(missing)}")
+        kept = (*needed, "heteroscedasticity")  # not in records of 0.3.0 and before
+        correction.coefficients_ = {k: v for k, v in record.items() if k in kept}
         if fit_subject_ids is not None:
             ids = frozenset(map(str, fit_subject_ids))
             if subjects_hash(ids) != record["fit_subjects_sha256"]:
@@ -171,56 +221,30 @@ class AgeBiasCorrection:
             correction._fit_ids = ids
         return correction
 
+    def _note(self, outside: bool, in_sample: bool) -> str:
+        parts = []
+        if outside and CURVES[self.method].extrapolates:
+            parts.append("age outside those of the correction's fit: extrapolated")
+        elif outside:
+            parts.append(f"age outside those of the correction's fit: no {self.method} correction")
+        if in_sample:
+            parts.append(NOTE_IN_SAMPLE)
+        return "; ".join(parts)
+
     def _fitted(self) -> dict:
         if self.coefficients_ is None:
             raise ValueError("the correction is applied before it was fitted")
         return self.coefficients_
 
-    def _count_overlap(self, subject_ids: Sequence[str]) -> int:
+    def _overlap(self, subject_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """(S,) who was part of the fit; with nothing but its hash, all or nobody."""
         if self._fit_ids is not None:
-            return len(self._fit_ids & {str(identifier) for identifier in subject_ids})
+            return np.array([str(s) in self._fit_ids for s in subject_ids], dtype=bool)
         same = subjects_hash(subject_ids) == self._fitted()["fit_subjects_sha256"]
-        return len(subject_ids) if same else 0
+        return np.full(len(subject_ids), same)
 
 
-COEFFICIENTS = (
-    "alpha_years", "alpha_low_years", "alpha_high_years", "beta", "beta_low", "beta_high", "residual_sd_years",
-    "n_fit", "age_mean_years", "age_min_years", "age_max_years", "fit_subjects_sha256",
-)  # fmt: skip
-
-
-def _fit_line(predicted: Array, age: Array) -> dict:
-    """Least squares of predicted on age about the mean age, with t intervals of both coefficients."""
-    n, mean_age = age.size, float(age.mean())
-    centred = age - mean_age
-    spread = float(centred @ centred)
-    beta = float(centred @ predicted) / spread
-    at_mean = float(predicted.mean())
-    residual = predicted - at_mean - beta * centred
-    sd = float(np.sqrt(residual @ residual / (n - 2)))
-    quantile = float(stats.t.ppf(0.975, n - 2))
-    half_beta = quantile * sd / np.sqrt(spread)
-    half_alpha = quantile * sd * np.sqrt(1.0 / n + mean_age**2 / spread)
-    alpha = at_mean - beta * mean_age
-    return {
-        "alpha_years": alpha,
-        "alpha_low_years": alpha - half_alpha,
-        "alpha_high_years": alpha + half_alpha,
-        "beta": beta,
-        "beta_low": beta - half_beta,
-        "beta_high": beta + half_beta,
-        "residual_sd_years": sd,
-        "n_fit": n,
-        "age_mean_years": mean_age,
-        "age_min_years": float(age.min()),
-        "age_max_years": float(age.max()),
-    }
-
-
-def _refuse_flat(coefficients: dict) -> None:
-    beta, low, high = (coefficients[name] for name in ("beta", "beta_low", "beta_high"))
-    if beta <= MINIMUM_SLOPE_DIVIDE or low <= 0.0:
-        raise CorrectionRefused(
-            f"the slope of predicted on true age is {beta:.3f} (95 % interval {low:.3f} to {high:.3f}): dividing by it "
-            f"needs a slope above {MINIMUM_SLOPE_DIVIDE} whose interval excludes 0; 'subtract' can still be used"
-        )
+__all__ = [
+    "METHODS", "MINIMUM_N_FIT", "AgeBiasCorrection", "CorrectedDeltas", "CorrectionRefused",
+    "InSampleCorrection",
+]  # fmt: skip

@@ -7,15 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from utils.evaluation.age_dependence import age_dependence
 from utils.evaluation.cell_metrics import ages_described
-from utils.evaluation.metrics import accuracy, correlation
+from utils.evaluation.metrics import accuracy
 
+# Accuracy is of uncorrected predictions and comes first; then what is left of age in raw and corrected deltas.
 COLUMNS = (
     "contrast", "sex", "split", "predictor", "n", "n_failed", "age_mean_years", "age_sd_years",
     "age_min_years", "age_max_years", "null_mae_years", "mae_years", "mae_low_years",
     "mae_high_years", "rmse_years", "r", "r_low", "r_high", "r2", "r_delta_age",
-    "r_corrected_delta_age", "flags",
+    "r_corrected_delta_age", "flags", "mae_over_null",
+    "r_delta_age_low", "r_delta_age_high", "r_corrected_delta_age_low", "r_corrected_delta_age_high",
+    "r_delta_age2", "r_delta_age2_low", "r_delta_age2_high",
+    "r_corrected_delta_age2", "r_corrected_delta_age2_low", "r_corrected_delta_age2_high",
 )  # fmt: skip
+_DELTAS = ("delta", "corrected_delta")
 
 
 def rows_of_cell(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -63,25 +69,35 @@ def metrics_table(
     """The rows in order, with what is left of the age in raw and corrected deltas beside them.
 
     Deltas are of the mean of a cell's networks and of the one chosen `combination`; the rows of other
-    predictors have none.
+    predictors have none. mae_over_null: the MAE in units of the mean-age model's, which alone can be
+    compared between cohorts of different ages.
     """
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     flags = table["flags"].astype(object)
     table["flags"] = flags.where(flags.notna(), "")
-    for column, delta in (
-        ("r_delta_age", "delta_years"),
-        ("r_corrected_delta_age", "corrected_delta_years"),
-    ):
-        found = {
-            key: correlation(part[delta].to_numpy(float), part["age_years"].to_numpy(float))[
-                "value"
-            ]
-            for key, part in deltas.groupby(["contrast", "sex", "split"])
-        }
-        keys = zip(table["contrast"], table["sex"], table["split"])
-        table[column] = pd.to_numeric(pd.Series([found.get(key) for key in keys], dtype=object))
-        table.loc[~table["predictor"].isin(["ensemble", combination]), column] = np.nan
+    mae, null = (pd.to_numeric(table[name]) for name in ("mae_years", "null_mae_years"))
+    table["mae_over_null"] = (mae / null).where(null > 0)
+    places = ["contrast", "sex", "split"]
+    found = {key: _left_of_age(part) for key, part in deltas.groupby(places)}
+    with_deltas = table["predictor"].isin(["ensemble", combination])
+    keys = list(zip(*(table[name] for name in places)))
+    for column in (name for name in COLUMNS if "delta_age" in name):
+        values = [found.get(key, {}).get(column) for key in keys]
+        table[column] = pd.to_numeric(pd.Series(values, dtype=object)).where(with_deltas)
     return table
+
+
+def _left_of_age(part: pd.DataFrame) -> dict[str, float | None]:
+    """Columns r_delta_age, r_delta_age_low, ... of one contrast, sex and split."""
+    age = part["age_years"].to_numpy(float)
+    columns = {}
+    for name in _DELTAS:
+        measured = age_dependence(part[f"{name}_years"].to_numpy(float), age)
+        for term, interval in measured.items():
+            columns[f"r_{name}_{term}"] = interval["value"]
+            columns[f"r_{name}_{term}_low"] = interval["low"]
+            columns[f"r_{name}_{term}_high"] = interval["high"]
+    return columns
 
 
 def _flat(measures: dict[str, Any]) -> dict[str, Any]:

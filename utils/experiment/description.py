@@ -23,6 +23,14 @@ from utils.experiment.training_facts import preprocessing_phrase, training_facts
 from utils.settings.reader import resolved_ini
 from utils.settings.schema import EVALUATION_SECTIONS, TRAINING_SECTIONS
 
+COMBINATION_WORDS = {
+    "ridge": "ridge stacking",
+    "nonnegative": "stacking with non-negative weights",
+    "elastic_net": "elastic-net stacking",
+    "inverse_variance": "mean weighted by inverse error variance",
+    "gls": "generalised least squares mean",
+}
+
 
 def study_tables(experiment: Experiment) -> StudyTables:
     """Everything the figures and the report show; parts that were not made are None."""
@@ -85,8 +93,8 @@ def flags(experiment: Experiment) -> list[str]:
         found.append("Members of one family stand in different splits.")
     for sex in _replaced_combinations(experiment):
         found.append(
-            f"Too few validation subjects with all contrasts for ridge stacking of {sex_word(sex)}: "
-            "“ridge” is the plain mean there; combination.json says why."
+            f"Too few validation subjects for the combination of {sex_word(sex)} "
+            f"({experiment.settings.deltas.combination}): it is the plain mean there; combination.json says why."
         )
     for cell in experiment.grid:
         metrics = [read_metrics(experiment, cell, split) for split in PERSON_SPLITS]
@@ -170,12 +178,11 @@ def _replaced_combinations(experiment: Experiment) -> list[str]:
 def _combination_phrase(experiment: Experiment) -> str:
     """How contrasts were combined: as chosen, but for the sexes where that was not possible."""
     replaced = _replaced_combinations(experiment)
-    if experiment.settings.deltas.combination == "mean" or len(replaced) == len(
-        experiment.settings.sexes
-    ):
+    chosen = experiment.settings.deltas.combination
+    if chosen == "mean" or len(replaced) == len(experiment.settings.sexes):
         return "mean"
     whom = " and ".join(sex_word(sex) for sex in replaced)
-    return "ridge stacking" + (f"; the plain mean for {whom}" if replaced else "")
+    return COMBINATION_WORDS[chosen] + (f"; the plain mean for {whom}" if replaced else "")
 
 
 def _predictions(experiment: Experiment) -> pd.DataFrame | None:

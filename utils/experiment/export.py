@@ -10,7 +10,10 @@ import pandas as pd
 from figures.privacy import MINIMUM_COUNT
 from utils.common.tables import write_table
 
-COUNT_COLUMNS = ("n", "n_cases", "n_smaller_class", "n_outliers", "n_failed")
+COUNT_COLUMNS = (
+    "n", "n_cases", "n_smaller_class", "n_outliers", "n_failed", "n_missing_codes", "n_female", "n_male", "n_a", "n_b",
+    "n_without",
+)  # fmt: skip
 _DESCRIBED = ("contrast", "sex", "split", "predictor", "flags")
 
 

@@ -19,7 +19,7 @@ from utils.common.files import read_json
 from utils.common.messages import warn
 from utils.common.provenance import versions
 from utils.common.text import shown
-from utils.evaluation.deltas import AgeBiasCorrection, CorrectionRefused
+from utils.evaluation.deltas import LINES, AgeBiasCorrection, CorrectionRefused
 from utils.evaluation.metrics import MEASURES
 from utils.evaluation.sex_deltas import FITTED_ON
 from utils.experiment.experiment import Cell, Experiment
@@ -216,6 +216,10 @@ def _bias_correction(
     if not found or "refused" in found[0]:
         return {"left_out": found[0]["refused"] if found else "none for this contrast and sex"}
     line = found[0]
+    if line["method"] not in LINES:
+        return {
+            "left_out": f"the correction '{line['method']}' is no line; bias_correction.json of the experiment has it"
+        }
     if "left_out" in validation or not _is_of_these_predictions(experiment, cell, line):
         reason = "it was fitted on predictions of other networks; run -m test and -m ensemble again"
         warn(f"{cell.name}: the model card has no bias correction: {reason}.")

@@ -49,6 +49,7 @@ def run_experiment(experiment: Experiment, completely: bool) -> None:
         paths.check,
         paths.bias_correction,
         paths.combination,
+        paths.association_blocks,
         paths.metrics_table,
         *paths.root.glob("deltas_*.csv"),
     ]

@@ -13,11 +13,19 @@ from utils.common.files import write_json
 from utils.common.messages import say
 from utils.common.randomness import generator
 from utils.common.tables import write_table
+from utils.evaluation.correction_words import correction_sentences
 from utils.evaluation.metrics import paired_mae_difference
 from utils.evaluation.metrics_table import metrics_table, row_of_predictor, rows_of_cell
-from utils.evaluation.sex_deltas import COMBINED, FITTED_ON, SexDeltas, SplitPredictions
+from utils.evaluation.sex_deltas import (
+    COMBINED,
+    FITTED_ON,
+    DeltaRules,
+    SexDeltas,
+    SplitPredictions,
+)
 from utils.experiment.experiment import Cell, Experiment
 from utils.experiment.export import export_safe_metrics, write_summary_table
+from utils.experiment.reliability import network_reliability, retest_reliability
 from utils.experiment.results import PERSON_SPLITS, read_metrics, read_predictions
 
 
@@ -33,13 +41,15 @@ def run(experiment: Experiment) -> None:
     rows += combination_rows(experiment, persons, {_place(row) for row in rows})
     write_records(experiment, combined, persons)
     write_tables(experiment, combined, rows)
-    tell_refusals(experiment, combined.corrections, combined.combinations)
+    write_reliability(experiment, combined)
+    tell(experiment, combined)
 
 
 @dataclass
 class Combined:
-    """What the sexes come to: deltas by split, records of what was fitted, and a row a person."""
+    """What the sexes come to: what was fitted and its records, deltas by split, and a row a person."""
 
+    fitted: dict[str, SexDeltas] = field(default_factory=dict)
     deltas: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
     persons: list[pd.DataFrame] = field(default_factory=list)
     corrections: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +62,7 @@ def combine_sex(experiment: Experiment, sex: str, combined: Combined) -> None:
     if not cells:
         return
     splits = {name: split_predictions(experiment, cells, name) for name in PERSON_SPLITS}
-    fitted = fit_sex(experiment, sex, cells, splits[FITTED_ON])
+    fitted = combined.fitted[sex] = fit_sex(experiment, sex, cells, splits[FITTED_ON])
     combined.combinations[sex] = {name: c.to_dict() for name, c in fitted.combinations.items()}
     for name, split in splits.items():
         if split is None:
@@ -75,6 +85,7 @@ def write_records(experiment: Experiment, combined: Combined, persons: pd.DataFr
         {
             "method": chosen.bias_correction,
             "fitted_on": FITTED_ON,
+            "cross_fit": chosen.cross_fit,
             "corrections": combined.corrections,
         },
         experiment.paths.bias_correction,
@@ -95,12 +106,37 @@ def write_tables(experiment: Experiment, combined: Combined, rows: list[dict[str
     paths, persons_shown = experiment.paths, experiment.individual_level
     for name, tables in combined.deltas.items():
         write_table(pd.concat(tables, ignore_index=True), paths.deltas(name))
-    long = [pd.concat(tables).assign(split=name) for name, tables in combined.deltas.items()]
-    metrics = metrics_table(rows, pd.concat(long), experiment.settings.deltas.combination)
+    metrics = metrics_table(rows, long_deltas(combined), experiment.settings.deltas.combination)
     write_table(metrics, paths.metrics_table)
     safe = metrics if persons_shown else export_safe_metrics(metrics)
     write_summary_table(safe, paths.summary_metrics, persons_shown)
+    weights = [f.weights_table() for f in combined.fitted.values() if f.combines]
+    if weights:
+        write_summary_table(pd.concat(weights), paths.combination_weights, persons_shown)
     say(f"deltas written to {', '.join(str(paths.deltas(name)) for name in combined.deltas)}")
+
+
+def long_deltas(combined: Combined) -> pd.DataFrame:
+    """The deltas of all sexes and splits, with a column split."""
+    parts = [pd.concat(tables).assign(split=name) for name, tables in combined.deltas.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_reliability(experiment: Experiment, combined: Combined) -> None:
+    """Agreement of the networks of each cell, and of first and second scans where there are any."""
+    paths = experiment.paths
+    made = {paths.reliability: network_reliability(experiment)}
+    if experiment.settings.deltas.retest:
+        made[paths.test_retest] = retest_reliability(
+            experiment, combined.fitted, long_deltas(combined)
+        )
+    for path in (paths.reliability, paths.test_retest):
+        table = made.get(path)
+        if table is None or table.empty:
+            path.unlink(missing_ok=True)  # of an earlier run with other networks or scans
+            continue
+        write_summary_table(table, path, experiment.individual_level)
+        say(f"reliability of deltas written to {path}")
 
 
 def cell_rows(experiment: Experiment) -> list[dict[str, Any]]:
@@ -131,7 +167,14 @@ def fit_sex(
     """Combination and bias correction of one sex; without validation both are refused with a reason."""
     chosen = experiment.settings.deltas
     contrasts = [cell.contrast.name for cell in cells]
-    fitted = SexDeltas(sex, contrasts, chosen.combination, chosen.bias_correction)
+    rules = DeltaRules(
+        chosen.combination,
+        chosen.bias_correction,
+        chosen.cross_fit,
+        chosen.allow_in_sample,
+        chosen.bootstrap_weights,
+    )
+    fitted = SexDeltas(sex, contrasts, rules)
     if validation is None:
         validation = SplitPredictions([], np.zeros(0), np.zeros((0, len(cells))), [])
     return fitted.fit(validation, generator(experiment.settings.training.seed, "combination", sex))
@@ -234,17 +277,21 @@ def _place(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["contrast"], row["sex"], row["split"]
 
 
-def tell_refusals(
-    experiment: Experiment, corrections: dict[str, Any], combinations: dict[str, Any]
-) -> None:
-    """Every refused combination or correction is said once, with its reason."""
-    for sex, methods in combinations.items():
-        reason = methods.get(experiment.settings.deltas.combination, {}).get("reason")
+def tell(experiment: Experiment, combined: Combined) -> None:
+    """Refusals with their reasons, stamps, and what else to know before a delta is used, in sentences."""
+    chosen = experiment.settings.deltas
+    for sex, methods in combined.combinations.items():
+        reason = methods.get(chosen.combination, {}).get("reason")
         if reason:
             say(f"combination {sex}: {reason}.")
-    if experiment.settings.deltas.bias_correction == "none":
+    if chosen.bias_correction == "none":
         return
-    for sex, splits in corrections.items():
-        for contrast, record in next(reversed(splits.values())).items():
-            if "refused" in record:
-                say(f"{contrast} {sex}: raw deltas only: {record['refused']}.")
+    if FITTED_ON in combined.deltas:
+        say(
+            f"{FITTED_ON} deltas are in-sample: the corrections were fitted on these subjects; use those of another "
+            "split."
+        )
+    for sex, splits in combined.corrections.items():
+        last = next(reversed(splits))
+        for sentence in correction_sentences(splits[last]):
+            say(f"{sex}, {last}: {sentence}")

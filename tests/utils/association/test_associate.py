@@ -202,7 +202,7 @@ def test_nothing_testable_says_why():
 
 
 def test_unknown_choices_are_refused():
-    with pytest.raises(ValueError, match="family is one of all, per_contrast, not 'each'"):
+    with pytest.raises(ValueError, match="family is one of all, per_sex, per_contrast, not 'each'"):
         AssociationRules(family="each")
     with pytest.raises(ValueError, match="sexes is one of separate, pooled, not 'any'"):
         AssociationRules(sexes="any")
@@ -226,3 +226,61 @@ def test_fewer_subjects_than_confounds_is_no_collinearity(n):
     rules = AssociationRules(phenotypes=PhenotypeRules(minimum_n=5), minimum_df=1)
     table = associate(deltas, nidps.assign(few=few), None, confounds, rules).table
     assert set(table.loc[table["nidp"] == "few", "reason"]) == {"too_few_degrees_of_freedom"}
+
+
+def test_halves_replicate_a_planted_effect_and_hits_are_looked_at_twice():
+    rules = AssociationRules(
+        phenotypes=PhenotypeRules(headline_n=150, minimum_n=40),
+        minimum_df=30,
+        replication="halves",
+        recheck_hits=4,
+        compared_contrasts=("T1", "T2"),
+        permutations=99,
+    )
+    result = associate(*tables(), rules)
+    found = result.summary["replication"]
+    assert found["n_discoveries"] >= 2 and found["n_same_sign"] == found["n_discoveries_tested"]
+    assert set(result.tables["replicated"]["column"]) <= {"f.31.2.0", "disease"}
+    rechecked = result.tables["rechecked"]
+    assert len(rechecked) == 4 and (rechecked["hc3_ratio"] > 0.5).all()
+    merged = rechecked.merge(result.table, on=["contrast", "sex", "nidp"])
+    np.testing.assert_allclose(merged["r_x"], merged["r_y"], rtol=0, atol=1e-12)
+    assert set(result.tables["contrasts_compared"]["sex"]) == {"female", "male"}
+    assert result.table.loc[result.table["reason"] == "", "p_fwer_perm"].between(0, 1).all()
+    assert set(result.tables["by_contrast"]["contrast"]) == {"T1", "T2"}
+    meta = result.tables["sexes_combined"]
+    assert len(meta) == len(result.table) / 2
+
+
+def test_two_contrasts_that_nobody_has_are_refused():
+    rules = AssociationRules(phenotypes=SMALL.phenotypes, compared_contrasts=("T1", "T9"))
+    with pytest.raises(UserError, match="no sex has deltas of both; contrasts found: T1, T2"):
+        associate(*tables(), rules)
+    with pytest.raises(UserError, match="names 1 contrasts; name two, or none"):
+        AssociationRules(compared_contrasts=("T1",))
+
+
+def test_relatives_are_left_out_and_counted():
+    deltas, nidps, dictionary, confounds = tables()
+    confounds = confounds.assign(kin=[k // 2 if k < 100 else None for k in range(N)])
+    rules = AssociationRules(phenotypes=SMALL.phenotypes, family_column="kin")
+    result = associate(deltas, nidps, dictionary, confounds, rules)
+    assert result.summary["subjects"]["analysed"] == N - 50
+    assert any("50 of 400 subjects left out" in note for note in result.summary["notes"])
+
+
+def test_ranks_instead_of_values():
+    rules = AssociationRules(phenotypes=SMALL.phenotypes, statistic="spearman")
+    table = associate(*tables(), rules).table
+    assert set(table.loc[table["nlog10p_bonf"] > 1.3, "column"]) == {"f.31.2.0"}
+    assert (table["reason"][table["nidp"] == "age_again"] == "collinear_with_confounds").all()
+    assert table["delta_years_per_sd"].isna().all()
+
+
+def test_the_published_degrees_of_freedom_are_n_minus_2():
+    rules = AssociationRules(
+        phenotypes=SMALL.phenotypes, family="per_contrast", degrees_of_freedom="published"
+    )
+    table = associate(*tables(), rules).table
+    tested = table[table["reason"] == ""]
+    assert (tested["df"] == tested["n"] - 2).all()

@@ -117,3 +117,18 @@ def test_ids_and_their_forms():
     assert describe_id_form(["1234", "1235", "x y z"]) == "mostly 4 digits"
     assert describe_id_form(["1", "12", "123"]) == "ids of several forms"
     assert describe_id_form([]) == "no ids"
+
+
+def test_deltas_of_different_patterns_come_to_one_spread():
+    """Three subjects have all contrasts (SD 2), two lack one (SD 4)."""
+    z, sd = np.array([1.0, -1.0, 0.5, 1.0, -0.5]), np.array([2.0, 2.0, 2.0, 4.0, 4.0])
+    table = pd.DataFrame(
+        {"subject_id": list("abcde"), "sex": "female", "contrast": "ensemble", "age_years": 60.0,
+         "corrected_delta_years": z * sd, "delta_z": z}
+    )  # fmt: skip
+    read = recognise_deltas(table)
+    np.testing.assert_allclose(read.table["delta_years"], z * 2.0)
+    assert any("brought to one spread" in note for note in read.notes)
+    same = recognise_deltas(table.assign(corrected_delta_years=z * 3.0))
+    np.testing.assert_allclose(same.table["delta_years"], z * 3.0)
+    assert same.notes == ()

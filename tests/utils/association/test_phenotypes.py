@@ -1,5 +1,8 @@
 """Preparation of nIDPs: the normal scores, kinds, and the fate of every column."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from utils.association.decoding import decode_column, decode_columns, kinds_of_dictionary
-from utils.association.phenotypes import PhenotypeRules, prepare_phenotypes
+from utils.association.decoding import DecodedColumn, decode_column, decode_columns
+from utils.association.dictionary import NidpFacts
+from utils.association.phenotypes import PhenotypeRules, prepare_phenotypes, sex_that_has_it
 from utils.association.transforms import inverse_normal, outliers
-from utils.common.errors import UserError
+
+REFERENCE = json.loads(
+    (Path(__file__).parents[2] / "reference" / "funpack_4_0_1.json").read_text(encoding="utf-8")
+)
 
 
 def test_tied_values_share_the_mean_of_their_scores():
@@ -46,7 +53,7 @@ def test_outliers_by_median_and_mad():
 
 
 def prepared(series, kind=None, rules=None, name="x"):
-    column = decode_column(name, pd.Series(series), kind)
+    column = decode_column(name, pd.Series(series), NidpFacts(kind=kind or ""))
     return prepare_phenotypes([column], np.arange(len(series)), rules or PhenotypeRules())
 
 
@@ -71,7 +78,11 @@ RNG = np.random.default_rng(0)
         ([1] * 9 + [0] * 91, "binary", "too_few_cases"),
         ([1] * 10 + [0] * 90, "binary", ""),
         ([0.0] * 995 + [1, 2, 3, 4, 5], "ordinal", "dominated_by_one_value"),
-        (pd.date_range("2020-01-01", periods=100), "continuous", "dates_not_numbers"),
+        (pd.date_range("2020-01-01", periods=100), "continuous", ""),
+        (pd.date_range("2020-01-01", periods=100).strftime("%Y-%m-%d"), "continuous", ""),
+        ([f"{k},5" for k in range(60)], "nominal", "text_not_classes"),  # a decimal comma is text
+        ([True, False, None] * 40, "binary", ""),
+        (["true", "false", ""] * 40, "binary", ""),
         ([f"note {k}" for k in range(100)], "nominal", "text_not_classes"),
     ],
 )
@@ -118,7 +129,7 @@ def test_outliers_become_missing_and_are_counted():
 
 def test_transformation_uses_the_analysed_rows_alone():
     x = RNG.normal(size=200)
-    column = decode_columns(pd.DataFrame({"x": x}), {})
+    column = decode_columns(pd.DataFrame({"x": x}))
     rows = np.arange(0, 200, 2)
     half = prepare_phenotypes(column, rows, PhenotypeRules())
     np.testing.assert_array_equal(half.values[:, 0], inverse_normal(x[rows]))
@@ -128,20 +139,166 @@ def test_transformation_uses_the_analysed_rows_alone():
         PhenotypeRules(transform="log")
 
 
-def test_dictionary_decides_the_kind_and_its_mistakes_are_named():
-    kinds = kinds_of_dictionary(pd.DataFrame({"nidp": ["x", "y"], "kind": ["continuous", None]}))
-    assert kinds == {"x": "continuous"}
+def test_dictionary_decides_the_kind():
     assert prepared(RNG.integers(0, 5, 100), kind="continuous").fates[0].kind == "continuous"
     assert (
         prepared(RNG.integers(0, 5, 100), kind="binary").fates[0].reason == "more_than_two_values"
     )
     assert prepared(["a", "b", "c"] * 40, kind="binary").fates[0].reason == "more_than_two_values"
     assert prepared(["a", "b"] * 40, kind="ordinal").fates[0].reason == "text_not_numbers"
-    assert kinds_of_dictionary(None) == kinds_of_dictionary(pd.DataFrame({"nidp": ["x"]})) == {}
-    with pytest.raises(UserError, match="kind 'real'; a kind is one of continuous"):
-        kinds_of_dictionary(pd.DataFrame({"nidp": ["x"], "kind": ["real"]}))
-    with pytest.raises(UserError, match="no column 'nidp'; columns found: name"):
-        kinds_of_dictionary(pd.DataFrame({"name": ["x"]}))
+    assert prepared([1140861958, 5, 7] * 40, kind="nominal").fates[-1].nidp == "x=1140861958"
+
+
+@pytest.mark.parametrize("case", REFERENCE["dates"])
+def test_years_as_funpack_writes_them(case):
+    column = decode_column("x", pd.Series([case["date"]] + [f"20{k}-03-01" for k in range(10, 30)]))
+    assert column.values[0] == pytest.approx(case["year"], abs=2e-4)  # FUNPACK's are float32
+
+
+def test_time_of_day_is_part_of_the_year():
+    days = ["2014-07-02 12:00:00", "2016-12-31T23:59:59.9", "2014-01-01"]
+    days += [f"20{k}-03-01" for k in range(10, 30)]
+    text, typed = pd.Series(days), pd.to_datetime(pd.Series(days), format="ISO8601")
+    x = decode_column("x", text).values
+    np.testing.assert_allclose(x[:3], [2014.5, 2017.0, 2014.0], atol=1e-8)
+    np.testing.assert_array_equal(decode_column("x", typed).values, x)
+    aware = typed.dt.tz_localize("UTC")
+    np.testing.assert_array_equal(decode_column("x", aware).values, x)
+    broken = decode_column("x", pd.Series([*days, "2014-02-30"]))
+    assert broken.kind == "nominal"  # no such day: classes
+
+
+@pytest.mark.parametrize("case", REFERENCE["sparsity"])
+def test_sparsity_as_funpack_has_it(case):
+    reasons = {
+        None: {""},
+        "minpres": {"too_few_subjects"},
+        "minstd": {"constant", "too_little_spread"},
+        "maxcat": {"dominated_by_one_value"},
+    }
+    x = np.array(case["values"])
+    column = DecodedColumn("x", "ordinal", x)
+    rules = PhenotypeRules(minimum_class=0)
+    reason = prepare_phenotypes([column], np.arange(x.size), rules).fates[0].reason
+    assert reason in reasons[case["why"]]
+
+
+def fate_of(values, kind="ordinal", **rules):
+    column = DecodedColumn("x", kind, np.array(values, dtype=float))
+    return prepare_phenotypes([column], np.arange(len(values)), PhenotypeRules(**rules)).fates[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "rules", "reason"),
+    [
+        (list(range(50)), "ordinal", {}, "too_few_subjects"),
+        (list(range(51)), "ordinal", {}, ""),
+        ([0] * 99 + [1], "ordinal", {}, "dominated_by_one_value"),
+        ([0] * 197 + [1, 2, 3], "ordinal", {}, ""),
+        ([0] * 198 + [1, 2], "ordinal", {}, "dominated_by_one_value"),
+        ([0] * 60, "ordinal", {}, "constant"),
+        ([0, 1] * 30, "ordinal", {"minimum_sd": 0.50423}, "too_little_spread"),
+        ([0, 1] * 30, "ordinal", {"minimum_sd": 0.50421}, ""),
+        ([0] * 60 + [1] * 9, "binary", {}, "too_few_cases"),
+        ([0] * 60 + [1] * 10, "binary", {}, ""),
+        ([1] * 60 + [0] * 9, "binary", {}, "too_few_cases"),
+        ([0] * 60, "binary", {}, "constant"),
+        ([1] * 60, "binary", {}, "constant"),
+        ([0] * 2000 + [1] * 10, "binary", {}, ""),  # the share says nothing of classes
+        ([], "binary", {}, "all_missing"),
+    ],
+)
+def test_each_rule_at_its_edge(values, kind, rules, reason):
+    assert fate_of(values, kind, **rules).reason == reason
+
+
+def test_outliers_at_the_limit():
+    x = np.arange(-50.0, 51.0)  # median 0, MAD 25
+    limit = 8 * 1.4826 * 25
+    assert fate_of([*x, limit + 0.3 * 1.4826 * 8], "continuous").n_outliers <= 1
+    edge = np.r_[x, 1000.0]
+    spread = 1.4826 * np.median(np.abs(edge - np.median(edge)))
+    exact = (1000.0 - np.median(edge)) / spread
+    assert fate_of(edge, "continuous", outlier_sd=exact * 1.0001).n_outliers == 0
+    assert fate_of(edge, "continuous", outlier_sd=exact * 0.9999).n_outliers == 1
+    assert fate_of(edge, "ordinal", outlier_sd=1.0).n_outliers == 0
+
+
+@given(arrays(float, st.integers(1, 80), elements=st.floats(-1e6, 1e6) | st.just(np.nan)))
+def test_outliers_are_those_of_the_formula(x):
+    present = x[np.isfinite(x)]
+    expected = np.zeros(x.shape, dtype=bool)
+    if present.size:
+        distance = np.abs(x - np.median(present))
+        spread = 1.4826 * np.median(distance[np.isfinite(x)]) or np.std(present)
+        expected = np.isfinite(x) & (distance > 3.0 * spread) & (spread > 0)
+    np.testing.assert_array_equal(outliers(x, 3.0), expected)
+
+
+def test_values_of_an_nidp_lie_side_by_side():
+    columns = decode_columns(pd.DataFrame(RNG.normal(size=(100, 5))).add_prefix("x"))
+    out = prepare_phenotypes(columns, np.arange(100), PhenotypeRules())
+    assert out.values.shape == (100, 5) and out.values.T.flags.c_contiguous
+    fewer = out.without(np.array([True, False, False, True, False]), "collinear")
+    assert fewer.values.shape == (100, 3) and fewer.values.T.flags.c_contiguous
+    assert [fate.reason for fate in fewer.fates] == ["collinear", "", "", "collinear", ""]
+    assert out.without(np.zeros(5, dtype=bool), "none") is out
+
+
+def test_column_by_column_is_all_together():
+    table = pd.DataFrame(
+        {"a": RNG.normal(size=100), "b": RNG.integers(0, 4, 100), "c": ["u", "v"] * 50}
+    )
+    columns, rows = decode_columns(table), np.arange(10, 90)
+    together = prepare_phenotypes(columns, rows, PhenotypeRules())
+    for k, column in enumerate(columns):
+        alone = prepare_phenotypes([column], rows, PhenotypeRules())
+        np.testing.assert_array_equal(alone.values[:, 0], together.values[:, k])
+        of_all = together.fates_table().iloc[[k]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone.fates_table(), of_all)
+
+
+def test_missingness_is_an_nidp_where_asked_for():
+    x = np.r_[RNG.normal(size=90), np.full(10, np.nan)]
+    assert [f.nidp for f in prepared(x).fates] == ["x"]
+    out = prepared(x, rules=PhenotypeRules(missingness_indicators=True))
+    assert [f.nidp for f in out.fates] == ["x", "x:missing"]
+    assert out.binary.tolist() == [False, True]
+    assert out.values[:, 1].sum() == 10 and out.fates[1].n_smaller_class == 10
+    whole = prepared(RNG.normal(size=100), rules=PhenotypeRules(missingness_indicators=True))
+    assert [f.nidp for f in whole.fates] == ["x"]
+    too_few = prepared(
+        ["note"] * 5 + [None] * 95, rules=PhenotypeRules(missingness_indicators=True)
+    )
+    assert too_few.fates[0].reason == "too_few_subjects" and too_few.fates[1].kept is False
+
+
+def test_nidps_of_one_sex():
+    sex = np.array(["female", "male"] * 150, dtype=object)
+    menopause = np.where(sex == "female", RNG.normal(size=300), np.nan)
+    menopause[1] = 9.0  # one man by mistake: 1 of 151
+    both = RNG.normal(size=300)
+    columns = decode_columns(pd.DataFrame({"menopause": menopause, "both": both}))
+    out = prepare_phenotypes(columns, np.arange(300), PhenotypeRules(), sex)
+    assert [(f.nidp, f.sex, f.n) for f in out.fates] == [
+        ("menopause", "female", 150),
+        ("both", "", 300),
+    ]
+    assert np.isnan(out.values[1, 0])
+    apart = prepare_phenotypes(columns, np.flatnonzero(sex == "female"), PhenotypeRules())
+    assert {f.sex for f in apart.fates} == {""}
+
+
+def test_limit_of_sex_specific_nidps():
+    sex = np.array(["female"] * 400 + ["male"] * 400, dtype=object)
+    x = np.full(800, np.nan)
+    x[:396], x[400:404] = 1.0, 1.0  # 396 of 400: 99 %
+    assert sex_that_has_it(x, sex) == ""
+    x[403] = np.nan
+    assert sex_that_has_it(x, sex) == "female"
+    assert sex_that_has_it(x[::-1], sex) == "male"
+    assert sex_that_has_it(np.full(800, np.nan), sex) == ""
+    assert sex_that_has_it(np.ones(200), np.array(["female"] * 199 + ["male"], dtype=object)) == ""
 
 
 def test_fates_table_of_nothing():

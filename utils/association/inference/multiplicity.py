@@ -5,6 +5,8 @@ A missing p (NaN) is never a test: it is set aside before the number of tests is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -54,23 +56,79 @@ def benjamini_hochberg_nlog10(
     Source: Benjamini and Hochberg 1995, J R Stat Soc B 57:289; Benjamini and Yekutieli 2001, Ann Stat 29:1165
     (agreement with statsmodels is tested).
     """
+
+    def step_up(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
+        ranks = np.arange(1, len(ranked) + 1)
+        penalty = np.log10(len(ranked)) - np.log10(ranks)
+        if any_dependence:
+            penalty = penalty + np.log10(np.sum(1.0 / ranks))
+        return _largest_from_here(ranked - penalty)
+
+    return _of_ranked(nlog10p, step_up)
+
+
+def holm_nlog10(nlog10p: ArrayLike) -> NDArray[np.float64]:
+    """-log10 of Holm's adjusted p: p_(i) = max over k <= i of (N - k + 1) p_(k); family-wise, any dependence.
+
+    Never smaller than Bonferroni's -log10 p; with 10^5 tests and few hits the gain is in the third digit.
+
+    Parameters
+    ----------
+    nlog10p : (N,) float
+        -log10 p of one family; NaN where there is no test.
+
+    Returns
+    -------
+    (N,) float
+        Adjusted -log10 p, at least 0, NaN where it was NaN.
+
+    Source: Holm 1979, Scand J Stat 6:65 (not re-read; agreement with statsmodels and R's p.adjust is tested).
+    """
+    return _of_ranked(nlog10p, lambda ranked: np.minimum.accumulate(ranked - _still_open(ranked)))
+
+
+def hochberg_nlog10(nlog10p: ArrayLike) -> NDArray[np.float64]:
+    """-log10 of Hochberg's adjusted p: p_(i) = min over k >= i of (N - k + 1) p_(k).
+
+    Holm's steps taken from the largest p: more power, but family-wise only for independent or positively dependent
+    tests (as for Benjamini-Hochberg, two-sided tests of correlated variables are not covered by a proof).
+
+    Parameters
+    ----------
+    nlog10p : (N,) float
+        -log10 p of one family; NaN where there is no test.
+
+    Returns
+    -------
+    (N,) float
+        Adjusted -log10 p, at least 0, NaN where it was NaN.
+
+    Source: Hochberg 1988, Biometrika 75:800 (not re-read; agreement with statsmodels and R's p.adjust is tested).
+    """
+    return _of_ranked(nlog10p, lambda ranked: _largest_from_here(ranked - _still_open(ranked)))
+
+
+def _of_ranked(
+    nlog10p: ArrayLike, adjust: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """`adjust` the present -log10 p, sorted from the smallest p; at least 0, each back in its place."""
     values = np.asarray(nlog10p, dtype=float)
     adjusted = np.full(values.shape, np.nan)
-    tested = np.isfinite(values)
-    n_tests = int(tested.sum())
-    if n_tests == 0:
-        return adjusted
-    present = values[tested]
-    order = np.argsort(-present, kind="stable")
-    ranks = np.arange(1, n_tests + 1)
-    penalty = np.log10(n_tests) - np.log10(ranks)
-    if any_dependence:
-        penalty = penalty + np.log10(np.sum(1.0 / ranks))
-    stepped = np.maximum.accumulate((present[order] - penalty)[::-1])[::-1]
-    q = np.empty(n_tests)
-    q[order] = np.maximum(stepped, 0.0)
-    adjusted[tested] = q
+    places = np.flatnonzero(np.isfinite(values))
+    if places.size:
+        ranked = places[np.argsort(-values[places], kind="stable")]
+        adjusted[ranked] = np.maximum(adjust(values[ranked]), 0.0)
     return adjusted
+
+
+def _still_open(ranked: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log10 of N - k + 1: hypotheses not rejected before the k-th."""
+    return np.log10(np.arange(len(ranked), 0, -1))
+
+
+def _largest_from_here(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest of each value and those behind it."""
+    return np.maximum.accumulate(values[::-1])[::-1]
 
 
 def probability(nlog10: ArrayLike) -> NDArray[np.float64]:

@@ -1,0 +1,126 @@
+"""Second looks at the strongest significant pairs of a study: their columns are read again, and only theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from utils.association.analyses import Analysis
+from utils.association.blocks import Block, BlockResult
+from utils.association.inference.recheck_inputs import RecheckData, RecheckLimits
+from utils.association.inference.rechecks import recheck
+from utils.association.phenotypes import prepare_phenotypes
+from utils.association.results import joined
+from utils.association.study import Study
+
+Array = NDArray[np.float64]
+
+
+def recheck_hits(
+    study: Study, results: dict[str, list[BlockResult]], table: pd.DataFrame
+) -> tuple[pd.DataFrame, dict]:
+    """The checks of `inference.rechecks` for the hits of Benjamini-Hochberg, the strongest of all sexes together.
+
+    Parameters
+    ----------
+    study : Study
+        What was scanned.
+    results : dict
+        Its results by name of the analysis, block by block.
+    table : DataFrame
+        Its associations with their corrections.
+
+    Returns
+    -------
+    (DataFrame, dict)
+        A row a pair (`recheck_columns.COLUMNS`, and sex); counts and notes.
+    """
+    hits = table[(table["nlog10q_bh"] >= -np.log10(study.rules.alpha)).to_numpy()]
+    strongest = hits.nlargest(study.rules.recheck_hits, "nlog10p", keep="all").sort_index()
+    from threadpoolctl import threadpool_limits
+
+    tables: list[pd.DataFrame] = []
+    notes: list[str] = []
+    for analysis in study.analyses:
+        chosen = strongest[(strongest["sex"] == analysis.sex).to_numpy()]
+        if analysis.half or chosen.empty:
+            continue
+        nidps = list(dict.fromkeys(chosen["nidp"]))
+        reader = _HitReader(study, analysis, results[analysis.name], nidps)
+        place = {nidp: number for number, nidp in enumerate(nidps)}
+        with threadpool_limits(1, "blas"):  # many small products: threads would wait for each other
+            found = recheck(
+                np.array([analysis.contrasts.index(name) for name in chosen["contrast"]]),
+                np.array([place[name] for name in chosen["nidp"]]),
+                chosen["nlog10p"].to_numpy(),
+                reader.data(),
+                RecheckLimits(maximum=len(chosen)),
+            )
+        found.table.insert(0, "sex", analysis.sex)
+        tables.append(found.table)
+        notes += found.notes
+    record = {"n_hits": len(hits), "n_rechecked": len(strongest), "notes": notes}
+    return (joined(tables) if tables else pd.DataFrame()), record
+
+
+class _HitReader:
+    """Prepared values of the nIDPs that were hit in one analysis, block by block of the table."""
+
+    def __init__(
+        self,
+        study: Study,
+        analysis: Analysis,
+        results: Sequence[BlockResult],
+        nidps: Sequence[str],
+    ):
+        self.study, self.analysis, self.nidps = study, analysis, list(nidps)
+        place_of = {
+            fate.nidp: (number, fate.column)
+            for number, result in enumerate(results)
+            for fate in result.fates
+        }
+        self._block_numbers = [place_of[nidp][0] for nidp in self.nidps]
+        self._columns = [place_of[nidp][1] for nidp in self.nidps]
+
+    def data(self) -> RecheckData:
+        """What the checks read."""
+        analysis = self.analysis
+        parents = [
+            column if nidp.startswith(f"{column}=") else ""
+            for nidp, column in zip(self.nidps, self._columns)
+        ]
+        return RecheckData(
+            contrasts=analysis.contrasts,
+            nidps=self.nidps,
+            predictors=analysis.predictors,
+            targets_of=self._values,
+            confounds=analysis.confounds.values,
+            minimal_columns=analysis.confounds.minimal,
+            age_years=analysis.age_years,
+            parents=parents,
+        )
+
+    def _values(self, chosen: list[int]) -> Array:
+        """(S, m) prepared values of some of the nIDPs."""
+        values = np.full((len(chosen), len(self.analysis.subjects)), np.nan)
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(chosen):
+            places.setdefault(self._block_numbers[number], []).append(place)
+        for block_number, of_block in places.items():
+            prepared = self._prepared(self.study.blocks[block_number], of_block, chosen)
+            for place in of_block:
+                values[place] = prepared[self.nidps[chosen[place]]]
+        return values.T
+
+    def _prepared(self, block: Block, places: list[int], chosen: list[int]) -> dict[str, Array]:
+        """nIDP -> values, of the columns of a block that are wanted."""
+        wanted = {self._columns[chosen[place]] for place in places}
+        columns = [c for c in self.study.decoded(block) if c.source in wanted]
+        prepared = prepare_phenotypes(
+            columns, self.analysis.subjects, self.study.rules.phenotypes, self.analysis.sexes
+        )
+        kept = [fate.nidp for fate in prepared.fates if fate.kept]
+        return dict(zip(kept, prepared.values.T))
