@@ -31,6 +31,8 @@ PUBLISHED_GRIDS: dict[float, tuple[Shape, Crop]] = {
 }
 # Positions within a volume are kept in 32 bits, within a row in 16.
 MOST_VOXELS_AN_EDGE = 1600
+# Columns of tables with a column a contrast, and the combination.
+NOT_CONTRASTS = ("ensemble", "null", "sex", "split", "age_years", "subject_id")
 # AgeMapper divides these by the mean of the cropped volume before the scale factor.
 DIVIDED_BY_MEAN = ("T1_nonlinear", "T1_linear", "T2_nonlinear")
 # How a volume becomes input: as AgeMapper's release does it, or as that of SFCN (Peng et al. 2021).
@@ -146,9 +148,12 @@ def choose_contrasts(table: dict[str, Contrast], flag: str | tuple[str, ...]) ->
 def _contrast(row: dict[str, Any], path: str | Path) -> Contrast:
     name = _text(row.get("name"))
     where = f"{path}: contrast {shown(name) or '(no name)'}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*", name) or name == "ensemble":
+    if (
+        not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*", name)
+        or name in NOT_CONTRASTS
+    ):
         raise UserError(
-            f"{where}: a name has letters, digits, '.', '-' and '_', and is not 'ensemble'."
+            f"{where}: a name has letters, digits, '.', '-' and '_', and is none of {', '.join(NOT_CONTRASTS)}."
         )
     data_file = _text(row.get("data_file"))
     if not data_file:

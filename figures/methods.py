@@ -11,8 +11,18 @@ CITATIONS = (
     "Roibu et al. 2023, IEEE Swiss Conference on Data Science (SDS), doi 10.1109/SDS57534.2023.00010",
     "Peng et al. 2021, Medical Image Analysis 68:101871",
     "Smith et al. 2019, NeuroImage 200:528-539, doi 10.1016/j.neuroimage.2019.06.017",
+    "de Lange and Cole 2020, NeuroImage: Clinical 26:102229",
+    "Cole et al. 2018, Molecular Psychiatry 23:1385",
     "Butler et al. 2021, Human Brain Mapping 42:4092, doi 10.1002/hbm.25533",
 )
+
+
+# Where a correction is described, as it is cited in the sentence.
+_CORRECTION_SOURCES = {
+    "subtract": " (de Lange and Cole 2020)",
+    "divide": " (Cole 2018)",
+    "quadratic": " (Smith 2019)",
+}
 
 
 def methods_paragraph(description: dict[str, Any]) -> str:
@@ -27,8 +37,9 @@ def methods_paragraph(description: dict[str, Any]) -> str:
         `batch_size`, `n_epochs`, `patience_epochs`, `augmentation` (phrase or list), `besides` (sentences),
         `seed`, `intervals` (phrase), `combination`, `combination_fitted_on`, `correction`,
         `correction_fitted_on`, `confounds` (list) or `n_confounds`, `nidp_transform` (phrase), `n_nidps`,
-        `family` (phrase), `n_families`, `n_tests`,
-        `alpha`, `software` ({name: version}), `split`, `deltas_given` (bool). Missing ones leave their sentence out.
+        `family` (phrase), `n_families`, `n_tests`, `statistic`, `degrees_of_freedom`, `n_permutations`,
+        `alpha`, `software` ({name: version}), `split`, `deltas_given`, `predictors_given` (bool). Missing ones leave
+        their sentence out.
     """
     parts = (
         _subjects(description),
@@ -125,6 +136,8 @@ def _training(facts: dict[str, Any]) -> list[str]:
 
 
 def _deltas(facts: dict[str, Any]) -> list[str]:
+    if facts.get("predictors_given"):
+        return ["Predictors were taken from a table made elsewhere."]
     if facts.get("deltas_given"):
         return ["Brain-age deltas were taken from a table made elsewhere."]
     sentences = []
@@ -145,9 +158,10 @@ def _deltas(facts: dict[str, Any]) -> list[str]:
     correction = facts.get("correction")
     if correction and str(correction).lower() not in ("none", "false"):
         fitted = facts.get("correction_fitted_on") or "validation"
+        source = _CORRECTION_SOURCES.get(str(correction), "")
         sentences.append(
             f"Deltas were corrected for their dependence on age ({correction}), separately for {each_cell(facts)}, "
-            f"with coefficients fitted on {fitted} subjects and applied unchanged (Smith 2019)."
+            f"with coefficients fitted on {fitted} subjects and applied unchanged{source}."
         )
     return sentences
 
@@ -163,9 +177,14 @@ def _associations(facts: dict[str, Any]) -> list[str]:
         names = f" ({_listed(confounds)})" if 0 < len(confounds) <= 15 else ""
         given = f" given {_counted(n_confounds, 'confound')}{names}"
     n_nidps = int(facts["n_nidps"])
+    what = "predictor" if facts.get("predictors_given") else "delta"
+    ranks = " of ranks (Spearman)" if facts.get("statistic") == "spearman" else ""
+    freedom = "degrees of freedom counted for each pair"
+    if facts.get("degrees_of_freedom") == "published":
+        freedom = "n - 2 degrees of freedom, whatever the number of confounds"
     sentences.append(
-        f"Each delta was associated with {_counted(n_nidps, 'non-imaging phenotype')} by partial correlation{given}, "
-        "over the subjects who have both, with degrees of freedom counted for each pair."
+        f"Each {what} was associated with {_counted(n_nidps, 'non-imaging phenotype')} by partial correlation{ranks}"
+        f"{given}, over the subjects who have both, with {freedom}."
     )
     if facts.get("nidp_transform"):
         sentences.append(
@@ -177,9 +196,11 @@ def _associations(facts: dict[str, Any]) -> list[str]:
     family = f" over {over} of tests: {facts['family']}" if facts.get("family") else ""
     in_all = "" if n_families == 1 else " in all"
     tests = f" ({int(facts['n_tests']):,} tests{in_all})" if facts.get("n_tests") else ""
+    n_permutations = int(facts.get("n_permutations") or 0)
+    permuted = f" and max-T over {n_permutations:,} joint permutations" if n_permutations else ""
     sentences.append(
-        f"P values are two-sided; multiplicity was controlled at {alpha:g} by Bonferroni (family-wise error) and "
-        f"Benjamini-Hochberg (false discovery rate){family}{tests}."
+        f"P values are two-sided; multiplicity was controlled at {alpha:g} by Bonferroni{permuted} (family-wise error) "
+        f"and Benjamini-Hochberg (false discovery rate){family}{tests}."
     )
     return sentences
 

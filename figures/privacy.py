@@ -172,10 +172,17 @@ _PERSONS_BELOW = (
 )  # every number under these keys counts persons
 
 
+# "3 subjects", "2 of 395 subjects", "3 missing values": rows and values of tables of persons count persons.
+_SMALL_COUNT = re.compile(
+    r"(?<![\w.,])[1-9](?: of [\d,]+)? (analysed |missing |censored |validation )?"
+    r"(subject|person|volume|row|value|age)(?=s?\b)"
+)
+
+
 def text_for_export(text: str) -> str:
-    """A sentence with "3 subjects" and the like as "fewer than 10 subjects"."""
-    return re.sub(
-        r"(?<![\w.,])[1-9] (subject|person|volume)", rf"fewer than {MINIMUM_COUNT} \1", text
+    """A sentence with "3 subjects", "2 of 395 subjects" and the like as "fewer than 10 subjects"."""
+    return _SMALL_COUNT.sub(
+        lambda m: f"fewer than {MINIMUM_COUNT} {m.group(1) or ''}{m.group(2)}", text
     )
 
 

@@ -234,7 +234,9 @@ def _refusals(record: Any, path: tuple[str, ...] = ()) -> dict[str, list[str]]:
     refused = record.get("refused")
     if isinstance(refused, str) and refused:
         sexes = [sex_word(word) for word in path if word in SEX_ORDER]
-        whose = " of ".join([*(contrast_word(word) for word in path[-1:]), *sexes])
+        # A set of contrasts is a row of 0 and 1 in the record, and there may be thousands.
+        what = ["some sets of contrasts"] if "patterns" in path else map(contrast_word, path[-1:])
+        whose = " of ".join([*what, *sexes])
         found[refused] = [whose] if whose else []
     for key, value in record.items():
         for reason, whose_list in _refusals(value, (*path, str(key))).items():
@@ -275,12 +277,19 @@ def _provenance(tables: StudyTables, individual_level: bool) -> list[tuple[str, 
     ]
     for title, value in (
         ("Description", tables.description),
-        ("Bias correction", tables.bias_correction),
+        ("Bias correction", without_patterns(tables.bias_correction)),
         ("Summary of the associations", tables.association_summary),
     ):
         if value:
             parts.append((title, value if individual_level else record_for_export(value)))
     return [(title, value if isinstance(value, str) else _as_json(value)) for title, value in parts]
+
+
+def without_patterns(record: Any) -> Any:
+    """The record of the corrections without its entry for every set of contrasts, which may be thousands."""
+    if isinstance(record, dict):
+        return {key: without_patterns(item) for key, item in record.items() if key != "patterns"}
+    return record
 
 
 def _as_json(value: Any) -> str:

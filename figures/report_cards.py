@@ -112,11 +112,12 @@ def _error_card(title: str, rows: pd.DataFrame, n_choices: int) -> list[dict[str
 
 def _association_card(view: AssociationView) -> dict[str, str]:
     passing = view.passes_bonferroni()
-    n_nidps = view.table.loc[passing, "nidp"].nunique()
+    n_nidps = view.table.loc[passing, "column"].nunique()
     n_bh = int(view.passes_bh().sum())
     return {
         "title": "Associations (Bonferroni)",
         "value": f"{int(passing.sum()):,}",
         "words": f"pairs of a delta and a nIDP, of {int(view.table['nlog10p'].notna().sum()):,} tested; "
-        f"{n_nidps:,} distinct nIDPs. Benjamini–Hochberg: {n_bh:,} pairs. Family: {family_words(view)}.",
+        f"{n_nidps:,} distinct nIDPs (columns of their table). Benjamini–Hochberg: {n_bh:,} pairs. "
+        f"Family: {family_words(view)}.",
     }

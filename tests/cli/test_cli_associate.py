@@ -82,7 +82,7 @@ def test_no_subject_in_common_fails_with_counts(study, elsewhere):
 def test_fewer_subjects_than_confounds_is_a_sentence(study, elsewhere):
     few = elsewhere.groupby("sex").head(8)
     few.to_csv(study.folder / "elsewhere.csv", index=False)
-    ended = study.run("associate", *TABLE, "ASSOCIATION.minimum_n=5", name="foreign")
+    ended = study.run("associate", *TABLE, "ASSOCIATION.minimum_n=10", name="foreign")
     assert ended.code == 1
     assert "associate failed: none of " in ended.err and "nIDPs could be tested" in ended.err
 
@@ -108,12 +108,27 @@ def test_a_study_without_associations_still_ends_with_its_report(study):
         ),
         ("ASSOCIATION.dictionary=cohort/nidps.csv", "nidp"),
         ("ASSOCIATION.nidps=", "set [ASSOCIATION] nidps"),
+        ("ASSOCIATION.compare_contrasts=('T1','T9')", "no sex has deltas of both"),
+        ("ASSOCIATION.missing_codes=none", "missing_codes holds 'none', which is not a number"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_named(study, change: str, said: str):
     ended = study.run("associate", change)
     assert ended.code == 1
     assert ended.err.startswith("associate failed: ") and said in ended.err
+
+
+def test_methods_follow_the_rules_of_the_run_not_the_settings_of_today(study, elsewhere):
+    elsewhere.to_csv(study.folder / "elsewhere.csv", index=False)
+    changes = ("ASSOCIATION.family=per_sex", "ASSOCIATION.degrees_of_freedom=published")
+    ended = study.run("associate", *TABLE, *changes, "ASSOCIATION.permutations=5", name="foreign")
+    assert ended.code == 0, ended.err
+    assert "permutations: p of 5 are at least 0.17, so that none can pass alpha = 0.05" in ended.err
+    assert study.run("report", *TABLE, name="foreign").code == 0
+    page = (study.folder / "experiments/foreign/summary/report.html").read_text()
+    assert "2 families of tests: each sex by itself, its contrasts and nIDPs together" in page
+    assert "n - 2 degrees of freedom" in page
+    assert "max-T over 5 joint permutations" in page
 
 
 def test_before_there_are_deltas_it_says_what_to_run(study):

@@ -87,7 +87,7 @@ GOOD = {
     ("column", "value", "words"),
     [
         ("name", "", "contrast (no name): a name has letters"),
-        ("name", "ensemble", "is not 'ensemble'"),
+        ("name", "ensemble", "is none of ensemble, null"),
         ("name", "a/b", "a name has letters"),
         ("name", "../a", "a name has letters"),
         ("data_file", "", "data_file is empty"),

@@ -141,3 +141,29 @@ def test_a_table_is_recognised_in_its_forms():
 def test_what_cannot_be_used_is_named(change, message):
     with pytest.raises(UserError, match=message):
         recognise_retest(change(scans("test", 2)), "t.csv", ["A", "B"])
+
+
+def test_a_subject_of_two_splits_is_compared_in_both_and_stamped(fitted, first):
+    mine = first[first["split"] == "validation"].groupby("contrast").head(12)
+    both = pd.concat([first, mine.assign(split="test")], ignore_index=True)
+    second = pd.concat([scans("validation", 2), scans("test", 2)], ignore_index=True)
+    rows = place(retest_rows(both, fitted.apply(side_by_side(second), RETEST)[0]))
+    assert rows.loc[("A", "test", "corrected_delta"), "n"] == 92
+    assert rows.loc[(COMBINED, "test", "corrected_delta"), "n"] == 92
+    assert rows.loc[("A", "test", "corrected_delta"), "in_sample"]
+    assert not rows.loc[("A", "test", "delta"), "in_sample"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"age_years": "61,5"}, r"again.csv, column age_years: '61,5' is no number"),
+        ({"predicted_years": "?"}, r"column predicted_years: '\?' is no number"),
+        ({"contrast": None}, "1 rows have no subject_id or no contrast"),
+        ({"subject_id": None}, "1 rows have no subject_id or no contrast"),
+    ],
+)
+def test_cells_that_cannot_be_read_are_named(changed, message):
+    row = {"subject_id": "a", "contrast": "A", "age_years": 61.5, "predicted_years": 60.0}
+    with pytest.raises(UserError, match=message):
+        recognise_retest(pd.DataFrame([row | changed]), "again.csv", ["A"])

@@ -303,3 +303,11 @@ def test_stamps_and_ages_outside_the_fit_are_said(tested, said):
     n = int(mine["corrected_delta_years"].isna().sum())
     assert n and f"no corrected delta for {n} subject" in text and "male, test: A" in text
     assert "outside the ages of the fit: 'quadratic' does not extrapolate." in text
+
+
+def test_it_says_which_combination_was_made_and_how_good_it_is(tested, said):
+    experiment = tested(deltas='combination = "gls"\n')
+    row = metrics_of(experiment).loc[("ensemble", "male", "test", "gls")]
+    words = f"MAE {row['mae_years']:.2f} y (mean age: {row['null_mae_years']:.2f} y)"
+    assert f"ensemble (gls) male test: n {row['n']:.0f}, {words}" in said
+    assert not [line for line in said if line.startswith("ensemble (") and "(gls)" not in line]

@@ -206,6 +206,17 @@ def test_methods_say_only_what_is_known(study):
     assert "one non-imaging phenotype by partial correlation given one confound," in one
 
 
+def test_methods_say_by_which_rules_the_associations_were_made():
+    facts = {"predictors_given": True, "deltas_given": True, "n_nidps": 7, "statistic": "spearman",
+             "degrees_of_freedom": "published", "n_permutations": 2000}  # fmt: skip
+    text = methods_paragraph(facts)
+    assert "Predictors were taken from a table" in text and "Each predictor was associated" in text
+    assert "partial correlation of ranks (Spearman)" in text
+    assert "n - 2 degrees of freedom" in text and "counted for each pair" not in text
+    assert "Bonferroni and max-T over 2,000 joint permutations (family-wise error)" in text
+    assert "max-T" not in methods_paragraph({"n_nidps": 7, "n_permutations": 0})
+
+
 def test_methods_of_pooled_sexes_a_plain_mean_and_several_families():
     facts = {"contrasts": ["T1", "T2"], "counts": {"both": {"train": 90}}, "n_networks": 3, "combination": "mean",
              "correction": "subtract", "n_nidps": 5, "family": "each contrast by itself", "n_families": 3,
@@ -255,3 +266,12 @@ def test_q_below_underflow_is_kept(study):
     assert view.table["nlog10q_bh"].max() == 416.0
     header, _ = unpack_associations(pack_associations(view))
     assert [len(header[name]) for name in ("large_p", "large_q")] == [1, 1]
+
+
+def test_refused_sets_of_contrasts_are_not_named_one_by_one(study, no_pictures):
+    few = {"n": 30, "refused": "41 subjects to fit"}
+    patterns = {"method": "quadratic", "patterns": {"101": few, "011": few}}
+    refused = {"corrections": {"female": {"test": {"ensemble": patterns}}}}
+    page = report_page(replace(study, bias_correction=refused), individual_level=False)
+    words = "no age-bias correction for some sets of contrasts of women: 41 subjects to fit."
+    assert words in html.unescape(page)

@@ -1,4 +1,7 @@
-"""The analyses of a study: for each sex, and each half of a replication, its subjects and what they are tested on."""
+"""The analyses of a study: for each sex, and each half of a replication, its subjects and what they are tested on.
+
+Where two contrasts are compared, each sex has one more analysis: of these two, on the subjects who have both.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,19 @@ from utils.association.confounds import ConfoundMatrix, ConfoundRules, build_con
 from utils.association.deltas_table import SEX_COLUMNS
 from utils.association.matching import MatchedSubjects
 from utils.association.recognition import find_column, read_sex
+from utils.common.errors import UserError
 
-DISCOVERY, REPLICATION = "discovery", "replication"
+DISCOVERY, REPLICATION, COMPARED = "discovery", "replication", "compared"
 
 
 @dataclass(frozen=True)
 class Analysis:
     """What one sex (or one half of it) is tested on.
 
-    sex: 'female', 'male' or 'both'. half: '' for all subjects, else 'discovery' or 'replication'. subjects: positions
-    among the matched subjects (S,). predictors: (S, C), NaN where missing. confounds: (S, K), complete. blocks: labels
-    (S,) within which subjects may be exchanged, or None. sexes: of each subject where both are analysed together.
+    sex: 'female', 'male' or 'both'. half: '' for all subjects, else 'discovery' or 'replication', or 'compared' for
+    two contrasts on the subjects who have both. subjects: positions among the matched subjects (S,). predictors:
+    (S, C), NaN where missing. confounds: (S, K), complete. blocks: labels (S,) within which subjects may be exchanged,
+    or None. sexes: of each subject where both are analysed together.
     """
 
     sex: str
@@ -86,6 +91,35 @@ def plan_analyses(
                 if len(part.subjects):
                     analyses.append(_analysis(part, matched, blocks, rules))
     return analyses
+
+
+def compared_analyses(analyses: list[Analysis], contrasts: tuple[str, ...]) -> list[Analysis]:
+    """Two contrasts on the subjects who have both, for each sex that has them; none where none are named.
+
+    Correlations of two contrasts can only be compared on the same subjects, and contrasts are missing in different
+    ones. Confounds stay those of the whole sex.
+
+    Raises
+    ------
+    UserError
+        No sex has deltas of both.
+    """
+    if not contrasts:
+        return []
+    found = []
+    for analysis in analyses:
+        if analysis.half or not set(contrasts) <= set(analysis.contrasts):
+            continue
+        pair = analysis.predictors[:, [analysis.contrasts.index(name) for name in contrasts]]
+        complete = np.isfinite(pair).all(axis=1, keepdims=True)
+        pair = np.where(complete, pair, np.nan)
+        found.append(replace(analysis, half=COMPARED, contrasts=contrasts, predictors=pair))
+    if not found:
+        known = ", ".join(dict.fromkeys(c for a in analyses for c in a.contrasts))
+        raise UserError(
+            f"compare_contrasts = {', '.join(contrasts)}: no sex has deltas of both; contrasts found: {known}."
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from utils.association.analyses import DISCOVERY, REPLICATION, Analysis
+from utils.association.analyses import COMPARED, DISCOVERY, REPLICATION, Analysis
 from utils.association.blocks import Block, BlockResult, BlockStore, Part
 from utils.association.deltas_table import recognise_deltas
 from utils.association.families import add_corrections, add_hierarchy
@@ -17,6 +17,7 @@ from utils.association.inference.contrast_comparison import (
     compare_hit_counts,
     partial_correlation,
 )
+from utils.association.inference.rank_correlation import ranks_by_column
 from utils.association.inference.replication import replicate
 from utils.association.inference.sex_meta_analysis import sex_meta_analysis
 from utils.association.phenotype_tables import table_in_memory
@@ -128,7 +129,7 @@ def conclude(study: Study, scanned: Scanned) -> AssociationResult:
     if rules.replication:
         tables["replicated"], summary["replication"] = _replication(study, scanned)
     if rules.compared_contrasts:
-        tables["contrasts_compared"] = compared = _comparison(study, table)
+        tables["contrasts_compared"] = compared = _comparison(study, scanned)
         summary["comparison"] = compare_hit_counts(table, compared, alpha=rules.alpha)
     if rules.recheck_hits:
         tables["rechecked"], summary["rechecks"] = recheck_hits(study, scanned.results, table)
@@ -186,23 +187,20 @@ def _replication(study: Study, scanned: Scanned) -> tuple[pd.DataFrame, dict]:
     return found.table[found.table["discovery"]].reset_index(drop=True), found.summary
 
 
-def _comparison(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """Two contrasts nIDP by nIDP, in the sexes that have both."""
-    first, second = study.rules.compared_contrasts
+def _comparison(study: Study, scanned: Scanned) -> pd.DataFrame:
+    """Two contrasts nIDP by nIDP on the subjects who have both, in the sexes that have them."""
+    analyses = [a for a in study.analyses if a.half == COMPARED]
     correlations = {}
-    for analysis in study.analyses:
-        if not analysis.half and {first, second} <= set(analysis.contrasts):
-            a, b = (analysis.contrasts.index(name) for name in (first, second))
-            correlations[analysis.sex] = partial_correlation(
-                analysis.predictors[:, a], analysis.predictors[:, b], analysis.confounds.values
-            )
-    if not correlations:
-        known = ", ".join(dict.fromkeys(c for a in study.analyses for c in a.contrasts))
-        raise UserError(
-            f"compare_contrasts = {first}, {second}: no sex has deltas of both; contrasts found: {known}."
+    for analysis in analyses:
+        deltas = analysis.predictors
+        if study.rules.statistic == "spearman":
+            deltas = ranks_by_column(deltas)
+        correlations[analysis.sex] = partial_correlation(
+            deltas[:, 0], deltas[:, 1], analysis.confounds.values
         )
-    both = table[table["sex"].isin(list(correlations)).to_numpy()]
-    return compare_contrasts(both, first, second, correlations, study.rules.alpha)
+    first, second = study.rules.compared_contrasts
+    rows = _rows(study, scanned, analyses)
+    return compare_contrasts(rows, first, second, correlations, study.rules.alpha)
 
 
 def _require_a_test(table: pd.DataFrame, study: Study) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -101,6 +103,7 @@ class BlockStore:
     """
 
     def __init__(self, folder: Path | None = None, key: str = ""):
+        self._root = folder
         self.folder = None if folder is None else folder / key
         self.n_found = 0
 
@@ -132,11 +135,21 @@ class BlockStore:
         """Keep a block's permutation maxima."""
         self._write(f"permuted_{analysis}_{block.number:05d}", {"maxima": maxima})
 
+    def clear(self) -> None:
+        """Remove the results, of other keys too; what another job converts there (hidden folders) stays."""
+        if self._root is None or not self._root.is_dir():
+            return
+        for folder in self._root.iterdir():
+            if not folder.name.startswith("."):
+                shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another job's conversion is in it
+            self._root.rmdir()
+
     def _read(self, name: str) -> dict[str, NDArray] | None:
         if self.folder is None or not (path := self.folder / f"{name}.npz").is_file():
             return None
         try:
-            with np.load(path) as file:
+            with path.open("rb") as handle, np.load(handle) as file:
                 return {key: file[key] for key in file.files}
         except Exception:  # written by a job that the machine took down with it: computed again
             return None

@@ -92,7 +92,7 @@ def _families(column: pd.Series, name: str, notes: list[str]) -> Numbers:
     n_named = int(numbers.max(initial=-1)) + 1
     numbers[missing] = n_named + np.arange(int(missing.sum()))
     n_families = n_named + int(missing.sum())
-    said = f", {int(missing.sum())} of them subjects without a label" if missing.any() else ""
+    said = f", {int(missing.sum())} subjects without a label" if missing.any() else ""
     notes.append(f"family column '{name}': {n_families} families of {len(numbers)} subjects{said}")
     return numbers
 

@@ -5,6 +5,7 @@ The kind of a column is decided once, on all matched subjects, so that it is the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from utils.association.dates import dates_of_column, year_fractions
 from utils.association.dictionary import NOTHING_KNOWN, NidpDictionary, NidpFacts, column_groups
 from utils.association.missing_codes import is_code, is_text_code, recoded
 from utils.association.ukb_names import parse_ukb_name
+from utils.association.wide_text_tables import MISSING_WORDS
 
 # A column with this many distinct values or fewer is ordinal unless the dictionary says otherwise.
 ORDINAL_LEVELS = 10
@@ -25,6 +27,8 @@ NOMINAL_LEVELS = 50
 _VALUES_LOOKED_AT_FIRST = 512
 
 AS_INDICATORS = "tested_as_indicators"
+# Numbers with a comma, or pairs of codes: only who made the table knows.
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -190,9 +194,9 @@ def _as_numbers(column: pd.Series, facts: NidpFacts) -> tuple[NDArray[np.float64
 
 
 def _text(column: pd.Series) -> pd.Series:
-    """Text without blanks around it; empty text is missing."""
+    """Text without blanks around it; missing are the words that are so in a table of text, and NaN however written."""
     text = column.astype("string").str.strip()
-    return text.mask(text == "")
+    return text.mask(text.isin(MISSING_WORDS) | text.str.fullmatch("[+-]?nan", case=False))
 
 
 def _decode_text(
@@ -206,6 +210,8 @@ def _decode_text(
     n_codes = int(codes.sum())
     levels = sorted(text.dropna().unique())
     nothing = np.full(len(column), np.nan)
+    if levels and all(DECIMAL_COMMA.fullmatch(level) for level in levels):
+        return DecodedColumn(name, kind or "continuous", nothing, reason="decimal_commas_not_read")
     if kind in ("continuous", "ordinal"):
         return DecodedColumn(name, kind, nothing, reason="text_not_numbers")
     if len(levels) > NOMINAL_LEVELS:

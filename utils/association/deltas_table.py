@@ -30,6 +30,8 @@ DELTA_NAMES = (
 )  # fmt: skip
 SEX_COLUMNS = ("sex", "gender", "f_31_0_0", "31_0_0", "x31_0_0", "p31")
 SCALED_NAME = "delta_z"  # this program's: the corrected delta over the residual SD of its fit
+# A share by which SDs differ that are not the same but for rounding, and the size from which deltas tell their SD.
+DIFFERENT_SCALE, SMALLEST_SCALED = 0.01, 0.1
 CONTRAST_NAMES = ("contrast", "modality", "model")
 
 COLUMNS = ("subject_id", "sex", "contrast", "age_years", "delta_years")
@@ -166,14 +168,15 @@ def _one_scale(
     """Corrected deltas of one spread: those of subjects who lack contrasts are noisier, on the scale of their pattern.
 
     `scaled` is the delta over the residual SD of its pattern. Where a sex and contrast has several such SDs, it is
-    multiplied by their median: years again, comparable between subjects.
+    multiplied by their median: years again, comparable between subjects. Numbers that were rounded give no SD near 0;
+    an SD that is not positive shows that another program's column bears the name: it is not used.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        sd = np.where(np.isfinite(scaled) & (scaled != 0), corrected / scaled, np.nan)
+        sd = np.where(np.abs(scaled) >= SMALLEST_SCALED, corrected / scaled, np.nan)
     groups = pd.Series(sd).groupby([out["sex"].fillna(""), out["contrast"]])
-    middle = groups.transform("median").to_numpy()
-    spread = (groups.transform("max") - groups.transform("min")).to_numpy()
-    several = np.nan_to_num(spread) > 1e-4 * np.nan_to_num(middle)
+    middle, low, high = (groups.transform(f).to_numpy() for f in ("median", "min", "max"))
+    with np.errstate(invalid="ignore"):
+        several = (low > 0) & (high - low > DIFFERENT_SCALE * middle)
     for sex, contrast in sorted(set(zip(out["sex"][several], out["contrast"][several]))):
         notes.append(
             f"{contrast}, {sex}: subjects have different contrasts; their deltas were brought to one spread"

@@ -104,14 +104,17 @@ def _families(
 def _takes_part(
     table: pd.DataFrame, maxima: Maxima, contrasts: dict[str, list[str]]
 ) -> NDArray[np.bool_]:
-    """Rows of deltas that were permuted; one whose subjects could not change places has maxima of 0 throughout."""
+    """Rows of deltas that were permuted; one whose subjects could not change places has maxima of 0 throughout.
+
+    A sex without maxima was not permuted: it has too few subjects for any test.
+    """
+    takes_part = table["sex"].isin(list(maxima)).to_numpy(copy=True)
     left_out = [
         (sex, name)
         for sex, largest in maxima.items()
         for name, of_contrast in zip(contrasts[sex], largest.T)
         if not of_contrast.any()
     ]
-    takes_part = np.ones(len(table), dtype=bool)
     for sex, name in left_out:
         takes_part &= ~((table["sex"] == sex) & (table["contrast"] == name)).to_numpy()
     return takes_part
@@ -146,7 +149,7 @@ def _corrected(
         storey, share = storey_nlog10(values)
         columns["nlog10q_storey"] = storey
         record["storey"] = {"pi0": share.pi0, "notes": list(share.notes)}
-    if largest is not None and n_tests:
+    if largest is not None and np.isfinite(permuted).any():
         null = family_wise(largest)
         columns["nlog10p_fwer"] = null.nlog10(permuted)
         columns["p_fwer_perm"] = null.p(permuted)

@@ -48,8 +48,10 @@ def recheck_hits(
         chosen = strongest[(strongest["sex"] == analysis.sex).to_numpy()]
         if analysis.half or chosen.empty:
             continue
-        nidps = list(dict.fromkeys(chosen["nidp"]))
-        reader = _HitReader(study, analysis, results[analysis.name], nidps)
+        reader = _HitReader(
+            study, analysis, results[analysis.name], list(dict.fromkeys(chosen["nidp"]))
+        )
+        nidps = reader.nidps
         place = {nidp: number for number, nidp in enumerate(nidps)}
         with threadpool_limits(1, "blas"):  # many small products: threads would wait for each other
             found = recheck(
@@ -67,16 +69,23 @@ def recheck_hits(
 
 
 class _HitReader:
-    """Prepared values of the nIDPs that were hit in one analysis, block by block of the table."""
+    """Prepared values of the nIDPs that were hit in one analysis, block by block of the table.
+
+    nidps: the hits, and behind them the other tested levels of nominal ones, which are tested jointly.
+    """
 
     def __init__(
         self,
         study: Study,
         analysis: Analysis,
         results: Sequence[BlockResult],
-        nidps: Sequence[str],
+        hits: Sequence[str],
     ):
-        self.study, self.analysis, self.nidps = study, analysis, list(nidps)
+        self.study, self.analysis = study, analysis
+        self._parent_of = _levels_of_nominal(results)
+        hit_parents = {self._parent_of.get(nidp) for nidp in hits} - {None}
+        levels = [nidp for nidp, parent in self._parent_of.items() if parent in hit_parents]
+        self.nidps = list(dict.fromkeys([*hits, *levels]))
         place_of = {
             fate.nidp: (number, fate.column)
             for number, result in enumerate(results)
@@ -88,10 +97,6 @@ class _HitReader:
     def data(self) -> RecheckData:
         """What the checks read."""
         analysis = self.analysis
-        parents = [
-            column if nidp.startswith(f"{column}=") else ""
-            for nidp, column in zip(self.nidps, self._columns)
-        ]
         return RecheckData(
             contrasts=analysis.contrasts,
             nidps=self.nidps,
@@ -100,7 +105,7 @@ class _HitReader:
             confounds=analysis.confounds.values,
             minimal_columns=analysis.confounds.minimal,
             age_years=analysis.age_years,
-            parents=parents,
+            parents=[self._parent_of.get(nidp, "") for nidp in self.nidps],
         )
 
     def _values(self, chosen: list[int]) -> Array:
@@ -124,3 +129,14 @@ class _HitReader:
         )
         kept = [fate.nidp for fate in prepared.fates if fate.kept]
         return dict(zip(kept, prepared.values.T))
+
+
+def _levels_of_nominal(results: Sequence[BlockResult]) -> dict[str, str]:
+    """Tested level -> the nominal column that it is a level of; answers of a field with several are no levels."""
+    fates = [fate for result in results for fate in result.fates]
+    nominal = {fate.nidp for fate in fates if fate.kind == "nominal"}
+    return {
+        fate.nidp: fate.column
+        for fate in fates
+        if fate.kept and fate.column in nominal and fate.nidp.startswith(f"{fate.column}=")
+    }

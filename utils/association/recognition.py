@@ -77,7 +77,8 @@ def as_subject_ids(column: pd.Series) -> list[str]:
     if pd.api.types.is_float_dtype(column):
         return ["" if not np.isfinite(v) else f"{v:.0f}" for v in column.to_numpy(dtype=float)]
     codes, distinct = pd.factorize(column)
-    texts = np.array([*(str(value).strip() for value in distinct), ""], dtype=object)
+    whole = (re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip()) for value in distinct)
+    texts = np.array([*whole, ""], dtype=object)
     return texts[codes].tolist()
 
 

@@ -21,6 +21,9 @@ SEARCHED_SUBJECTS, SEARCHED_SHARE = 2048, 0.1
 COLUMNS_PER_PRODUCT = 1024
 # Sums of a few thousand float32 products are right to about 1e-5 of their size; this is far more.
 ROUNDING = 1e-3
+# Where the mean makes up all but this of the squares (one gross outlier, which is elsewhere, set the scale), float32
+# has lost what is left.
+LEFT_OF_SQUARES = np.float32(1e-3)
 # Pairs of masks compared at a time.
 _MASKS_AT_ONCE = 20_000
 # How many bits of a byte are set.
@@ -151,9 +154,13 @@ def _unexplained(
     with np.errstate(all="ignore"):
         slack_x, slack_y = np.float32(ROUNDING) * xx, np.float32(ROUNDING) * yy
         xy -= sx * sy / n
-        xx -= sx * sx / n
-        yy -= sy * sy / n
+        of_mean_x, of_mean_y = sx * sx / n, sy * sy / n
+        lost = (xx - of_mean_x < LEFT_OF_SQUARES * xx) | (yy - of_mean_y < LEFT_OF_SQUARES * yy)
+        xx -= of_mean_x
+        yy -= of_mean_y
         np.square(xy, out=xy)
         left_of_y = (yy - xy / xx - slack_y) / n_second[None, :]
         left_of_x = (xx - xy / yy - slack_x) / n_first[:, None]
-    return np.fmax(np.fmax(left_of_x, left_of_y), np.float32(0.0))
+    unexplained = np.fmax(np.fmax(left_of_x, left_of_y), np.float32(0.0))
+    unexplained[lost] = 0.0
+    return unexplained

@@ -21,6 +21,7 @@ from utils.association.phenotypes import PreparedPhenotypes, prepare_phenotypes
 from utils.association.scan import COLLINEAR, PairLimits, PairStatistics, Scanner, TargetResiduals
 from utils.association.study import Study
 from utils.common.interruption import STOP
+from utils.common.text import listed
 
 Array = NDArray[np.float64]
 
@@ -97,9 +98,12 @@ class AnalysisScan:
 
     def __init__(self, analysis: Analysis, study: Study):
         self.analysis, self.rules = analysis, study.rules
-        self.is_permuted = study.rules.permutations > 0 and not analysis.half
         self._ranked = study.rules.statistic == "spearman"
         predictors = analysis.predictors
+        n_present = np.isfinite(predictors).sum(axis=0)
+        self._testable = n_present >= study.rules.phenotypes.minimum_n
+        permute = study.rules.permutations > 0 and not analysis.half
+        self.is_permuted = permute and bool(self._testable.any())
         self._predictors = ranks_by_column(predictors) if self._ranked else predictors
         self._scanner: Scanner | None = None
         self._residuals: TargetResiduals | None = None
@@ -107,8 +111,17 @@ class AnalysisScan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the permutations have to say."""
-        return () if self._permutation is None else self._permutation.notes
+        """What the permutations have to say, whether they were made now or kept from before."""
+        if not self.is_permuted:
+            return ()
+        left_out = self._testable & ~self.permutation.takes_part
+        names = [name for name, out in zip(self.analysis.contrasts, left_out) if out]
+        said = list(self.permutation.notes)
+        if names:
+            said.append(
+                f"permutations: no family-wise p for {listed(names)}, whose subjects cannot change places"
+            )
+        return tuple(f"{self.analysis.sex}: {note}" for note in said)
 
     @property
     def scanner(self) -> Scanner:
@@ -153,9 +166,12 @@ class AnalysisScan:
             columns, analysis.subjects, self.rules.phenotypes, analysis.sexes
         )
         prepared = prepared.without(self._explained_as_read(prepared, columns), COLLINEAR)
-        return (
-            replace(prepared, values=ranks_by_column(prepared.values)) if self._ranked else prepared
-        )
+        if not self._ranked:
+            return prepared
+        ranks = ranks_by_column(prepared.values)
+        # Ranks of 0 and 1 give the same r, but the scan could not count the cases in them.
+        ranks[:, prepared.binary] = prepared.values[:, prepared.binary]
+        return replace(prepared, values=ranks)
 
     def statistics(self, prepared: PreparedPhenotypes) -> PairStatistics:
         """Partial correlations of every predictor with these nIDPs."""
@@ -167,7 +183,9 @@ class AnalysisScan:
     def maxima(self, prepared: PreparedPhenotypes, statistics: PairStatistics) -> Array:
         """(B, C) largest -log10 p of each permutation over these nIDPs."""
         tested_df = np.where(statistics.reason == "", statistics.df, np.nan)
-        return self.permutation.maxima(self.residuals.of(prepared.values), tested_df)
+        return self.permutation.maxima(
+            self.residuals.of(prepared.values), tested_df, n_free=statistics.n - statistics.rank
+        )
 
     def _explained_as_read(
         self, prepared: PreparedPhenotypes, columns: list[DecodedColumn]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from utils.association.analyses import Analysis, plan_analyses
+from utils.association.analyses import Analysis, compared_analyses, plan_analyses
 from utils.association.blocks import Block, grid_of
 from utils.association.confound_columns import refuse_empty
 from utils.association.confound_labels import take_labels
@@ -62,7 +62,7 @@ def plan_study(
     Raises
     ------
     UserError
-        A table is not understood, or no subject is in all tables.
+        A table is not understood, no subject is in all tables, or no sex has both of the contrasts to be compared.
     """
     matched = match_subjects(deltas.table, phenotypes.subject_ids, confounds)
     if not phenotypes.columns:
@@ -80,6 +80,7 @@ def plan_study(
     analyses = plan_analyses(
         matched, blocks, None if halves is None else halves[kept], rules.sexes, rules.confounds
     )
+    analyses += compared_analyses(analyses, rules.compared_contrasts)
     groups = column_groups(list(phenotypes.columns), known)
     notes = [*deltas.notes, *labels.notes, *family_notes, *half_notes]
     study = Study(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.common.errors import UserError
 from utils.common.parquet_tables import exact_text, refuse_false_counts, refuse_other_names
-from utils.common.text import reason, refuse_no_file
+from utils.common.text import reason, refuse_no_file, shown
 from utils.common.text_tables import refuse_repeated
 
 _INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")
@@ -57,7 +57,15 @@ class WideParquetTable:
 
     def subject_ids(self, column: str) -> list[str]:
         """The ids as exact text, '' where missing."""
-        values = exact_text(self._arrow([column]).column(0), column, self._path)
+        stored = self._arrow([column]).column(0)
+        try:
+            values = exact_text(stored, column, self._path)
+        except UserError:
+            raise
+        except Exception as error:  # bytes that are no text
+            raise UserError(
+                f"{self._path}: column {shown(column)} cannot be read as ids ({reason(error)}); write it as text."
+            ) from error
         return ["" if value is None else value.strip() for value in values]
 
     def close(self) -> None:

@@ -6,10 +6,11 @@ depends on where the pieces were cut. Rows, quotes and names are judged by the r
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 from utils.association.recognition import SUBJECT_NAMES, normalised_name
 from utils.association.text_pieces import Piece, strict_pieces
 from utils.common.errors import UserError
-from utils.common.files import why_not_written, writer_name
+from utils.common.files import is_left_behind, why_not_written, writer_name
 from utils.common.text import reason
 
 COLUMNS_PER_FILE = 512
@@ -32,6 +33,8 @@ MISSING_WORDS = frozenset(
     | {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )  # fmt: skip
 _TRUTH = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+# The folder of a conversion, and who makes it: `.nidps.<host>-<process id>.<random>`.
+CONVERSION = re.compile(r"\.nidps\.([0-9a-f]{8})-(\d+)\..+")
 
 
 class WideTextTable:
@@ -40,7 +43,7 @@ class WideTextTable:
     def __init__(self, path: Path, memory_bytes: int, scratch: str | Path | None = None):
         self._path = path
         if scratch is not None:
-            Path(scratch).mkdir(parents=True, exist_ok=True)
+            _prepare(Path(scratch))
         self._folder = Path(tempfile.mkdtemp(prefix=f".nidps.{writer_name()}.", dir=scratch))
         size = min(max(memory_bytes // MEMORY_PER_BYTE_OF_PIECE, SMALLEST_PIECE), LARGEST_PIECE)
         try:
@@ -184,6 +187,19 @@ def _arrow_of(piece: Piece, path: Path) -> Any:
             f"fields, after line {piece.first_line}); look at its quotes and line ends."
         )
     return table
+
+
+def _prepare(scratch: Path) -> None:
+    """Make the folder, and remove the conversions in it of runs that no longer live: a third of a table each."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(why_not_written(scratch, error)) from error
+    for folder in scratch.glob(".nidps.*"):
+        match = CONVERSION.fullmatch(folder.name)
+        with suppress(OSError):  # its run ended, or another one clears as well
+            if match and is_left_behind(folder, *match.groups()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def typed(text: Any) -> pd.Series:

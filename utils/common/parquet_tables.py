@@ -12,7 +12,7 @@ import pandas as pd
 
 from utils.common.errors import UserError
 from utils.common.text import reason, refuse_no_file, shown
-from utils.common.text_tables import refuse_repeated
+from utils.common.text_tables import is_one_of, refuse_repeated
 
 # Far more than an honest table of repeated values needs; beyond it a damaged count would fill the memory.
 CELLS_PER_PARQUET_BYTE = 200
@@ -36,7 +36,7 @@ def read_parquet_table(path: Path, text_columns: tuple[str, ...]) -> pd.DataFram
         texts = {
             name: exact_text(columns.column(name), name, path)
             for name in columns.column_names
-            if name.strip().lower() in text_columns
+            if is_one_of(name, text_columns)
         }
     except UserError:
         raise

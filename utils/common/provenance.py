@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-PROGRAM_VERSION = "0.3.0"
+PROGRAM_VERSION = "0.4.0"
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "nibabel", "statsmodels", "nilearn")
 
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from utils.common.files import replacing, write_text
 from utils.common.parquet_tables import read_parquet_table
-from utils.common.text_tables import read_text_table
+from utils.common.text_tables import is_one_of, read_text_table
 
 # Read as text wherever they occur: a subject id that looks like a number keeps its leading zeros.
 TEXT_COLUMNS = (
-    "subject_id", "participant_id", "eid", "f.eid", "subject", "id", "mrid",
+    "subject_id", "participant_id", "eid", "f.eid", "f_eid", "subject", "participant", "subjectid", "iid", "id", "mrid",
     "split", "family", "site", "note",
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def read_located_table(
         table, lines = read_text_table(path, text_columns)
         located = LocatedTable(table, lines, "line")
     for column in table.columns:
-        if column.lower() in text_columns:
+        if is_one_of(column, text_columns):
             table[column] = table[column].astype("string").str.strip().astype(object)
             table.loc[table[column].isna(), column] = None
     return located

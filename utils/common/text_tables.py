@@ -44,7 +44,7 @@ def read_text_table(
             names=names,
             index_col=False,
             skipinitialspace=True,
-            dtype={name: str for name in names if name.lower() in text_columns},
+            dtype={name: str for name in names if is_one_of(name, text_columns)},
             low_memory=False,
             **_EXACT_FLOATS,
         )
@@ -56,6 +56,12 @@ def read_text_table(
             "fields); look at its quotes and line ends."
         )
     return _with_unnamed_columns(table, path), lines
+
+
+def is_one_of(name: str, names: tuple[str, ...]) -> bool:
+    """Whether a column bears one of the names, in any case and with any signs between its words ("Subject ID")."""
+    lower = name.strip().lower()
+    return lower in names or re.sub(r"[^a-z0-9]+", "_", lower).strip("_") in names
 
 
 @dataclass(frozen=True)

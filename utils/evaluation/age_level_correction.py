@@ -70,10 +70,9 @@ def _levels(age: Array) -> NDArray[np.intp]:
 def _effective_parameters(age: Array, level_ages: Array, level: NDArray[np.intp]) -> float:
     """Trace of the matrix that turns the deltas of the fit into the expected ones."""
     centred = age - age.mean()
-    line = 1.0 / age.size + np.outer(centred, centred) / (
-        centred @ centred
-    )  # (S, S), the line's hat
     averages = np.eye(len(level_ages))[:, level]
     averages /= averages.sum(axis=1, keepdims=True)  # (L, S)
+    # What the averages make of the line: its hat matrix, 1 / S + centred centred' / spread, is never formed.
+    of_line = 1.0 / age.size + np.outer(averages @ centred, centred) / (centred @ centred)
     shares = [np.interp(age, level_ages, row) for row in np.eye(len(level_ages))]
-    return 2.0 + float(np.sum(np.array(shares) * (averages - averages @ line)))
+    return 2.0 + float(np.sum(np.array(shares) * (averages - of_line)))

@@ -33,10 +33,17 @@ def fit_line(predicted: Array, age: Array) -> dict:
     at_mean = float(predicted.mean())
     residual = predicted - at_mean - beta * centred
     sd = float(np.sqrt(residual @ residual / (n - 2)))
-    quantile = float(stats.t.ppf(0.975, n - 2))
+    return line_record(at_mean - beta * mean_age, beta, sd, age, n)
+
+
+def line_record(alpha: float, beta: float, sd: float, age: Array, n_interval: int) -> dict:
+    """A line and the ages it was fitted on, with the intervals that it would have from `n_interval` of them."""
+    n, mean_age = age.size, float(age.mean())
+    centred = age - mean_age
+    spread = float(centred @ centred) * (n_interval / n)
+    quantile = float(stats.t.ppf(0.975, n_interval - 2))
     half_beta = quantile * sd / float(np.sqrt(spread))
-    half_alpha = quantile * sd * float(np.sqrt(1.0 / n + mean_age**2 / spread))
-    alpha = at_mean - beta * mean_age
+    half_alpha = quantile * sd * float(np.sqrt(1.0 / n_interval + mean_age**2 / spread))
     return {
         "alpha_years": alpha,
         "alpha_low_years": alpha - half_alpha,

@@ -20,8 +20,8 @@ class CombinedPredictions:
 
 def patterns_of(predicted_years: Array) -> NDArray[np.str_]:
     """Which contrasts each subject has, as text: "1" present, "0" missing."""
-    present = np.isfinite(predicted_years)
-    return np.array(["".join("1" if p else "0" for p in row) for row in present], dtype=np.str_)
+    flags = np.isfinite(predicted_years).astype(np.uint8) + np.uint8(ord("0"))
+    return np.ascontiguousarray(flags).view(f"S{flags.shape[1]}")[:, 0].astype(np.str_)
 
 
 def mask_of(pattern: str) -> NDArray[np.bool_]:

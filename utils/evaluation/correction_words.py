@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from utils.evaluation.deltas import MINIMUM_N_FIT
 from utils.evaluation.pattern_deltas import RARE_PATTERN
 
 # -log10 p of the test of equal spread below which nothing is said: with 57 contrasts and 2 sexes chance rarely does.
@@ -72,6 +73,12 @@ def _of_patterns(record: dict[str, Any]) -> Iterator[str]:
         yield (
             f"fewer than {RARE_PATTERN} share the set of contrasts of "
             f"{_subjects(record['n_of_rare_patterns'])}; their notes say so."
+        )
+    if record.get("n_of_moment_lines"):
+        yield (
+            f"fewer than {MINIMUM_N_FIT} validation subjects have all the contrasts of "
+            f"{_subjects(record['n_of_moment_lines'])}: their line is from the combination's moments; their notes say "
+            "so."
         )
     refused: dict[str, int] = {}
     for entry in _fits(record):

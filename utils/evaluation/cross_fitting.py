@@ -33,12 +33,16 @@ def predict_without_self(
     predicted_years : (S, C) float
         Of all those subjects; NaN where missing, or left out to fit another pattern's line.
     """
-    combined = combination.apply(predicted_years).predicted_years
-    out = np.full(len(combined), np.nan)
+    out = np.full(len(predicted_years), np.nan)
+    rows = np.flatnonzero(np.isfinite(predicted_years).any(axis=1))
+    if not rows.size:
+        return out
+    predicted, fold = predicted_years[rows], folded.fold[rows]
+    combined = combination.apply(predicted).predicted_years
     for k, apply in enumerate(folded.apply_without):
-        everybody = apply(predicted_years).predicted_years
-        mine = folded.fold == k
+        everybody = apply(predicted).predicted_years
+        mine = fold == k
         there = np.isfinite(everybody) & np.isfinite(combined)
         if there.any():
-            out[mine] = everybody[mine] + np.mean((combined - everybody)[there])
+            out[rows[mine]] = everybody[mine] + np.mean((combined - everybody)[there])
     return out

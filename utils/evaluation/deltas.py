@@ -139,6 +139,33 @@ class AgeBiasCorrection:
         self._fit_ids = frozenset(ids)
         return self
 
+    @classmethod
+    def from_line(
+        cls, method: str, line: dict, subject_ids: Sequence[str], line_from: str
+    ) -> AgeBiasCorrection:
+        """By a line (`age_line.line_record`) that was found otherwise than by `fit`; `line_from` says how.
+
+        Raises
+        ------
+        CorrectionRefused
+            As `fit` for the slope.
+        ValueError
+            The method is no line.
+        """
+        correction = cls(method)
+        if method not in LINES:
+            raise ValueError(f"'{method}' is not said by a line")
+        if method == "divide":
+            age_line.refuse_flat(line)
+        ids = [str(identifier) for identifier in subject_ids]
+        correction.coefficients_ = {
+            **line,
+            "line_from": line_from,
+            "fit_subjects_sha256": subjects_hash(ids),
+        }
+        correction._fit_ids = frozenset(ids)
+        return correction
+
     def correct(
         self,
         predicted_years: ArrayLike,
@@ -212,7 +239,7 @@ class AgeBiasCorrection:
         missing = [name for name in needed if name not in record]
         if missing:
             raise ValueError(f"this record of a correction lacks {', '.join(missing)}")
-        kept = (*needed, "heteroscedasticity")  # not in records of 0.3.0 and before
+        kept = (*needed, "heteroscedasticity", "line_from")  # not in records of 0.3.0 and before
         correction.coefficients_ = {k: v for k, v in record.items() if k in kept}
         if fit_subject_ids is not None:
             ids = frozenset(map(str, fit_subject_ids))

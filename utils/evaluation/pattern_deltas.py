@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from utils.evaluation.age_dependence import dependence_before_and_after
+from utils.evaluation.age_line import line_record
+from utils.evaluation.contrast_patterns import mask_of
 from utils.evaluation.cross_fitting import predict_without_self
-from utils.evaluation.deltas import AgeBiasCorrection, CorrectedDeltas, CorrectionRefused
+from utils.evaluation.deltas import (
+    LINES,
+    MINIMUM_N_FIT,
+    AgeBiasCorrection,
+    CorrectedDeltas,
+    CorrectionRefused,
+)
 from utils.evaluation.ensembling import ContrastCombination
 from utils.evaluation.folded_combination import FoldedCombination
 
+Array = NDArray[np.float64]
+
 RARE_PATTERN = 20
 NOTE_RARE = f"fewer than {RARE_PATTERN} subjects have just these contrasts"
+FROM_MOMENTS = "moments"
+NOTE_MOMENTS = f"line from the moments: fewer than {MINIMUM_N_FIT} validation subjects have all these contrasts"
 
 
 class PatternedBiasCorrection:
@@ -23,8 +35,10 @@ class PatternedBiasCorrection:
     Slope and spread of the predicted about the true age depend on which contrasts were combined. For a pattern, every
     validation subject that has at least its contrasts is predicted with that pattern's weights, and the correction
     fitted on these. So a rare pattern needs no pooling with others, whose slopes are not its own: it borrows subjects
-    instead; it is flagged. A pattern whose correction is refused leaves its subjects without a corrected delta, with
-    the reason.
+    instead; it is flagged. Where fewer than 50 have them all, a line is taken from the combination's moments
+    (`PatternWeights.line`), if at least 50 have each two of them: of 57 contrasts that miss here and there hardly two
+    subjects have the same. A curve is refused there. A pattern whose correction is refused leaves its subjects without
+    a corrected delta, with the reason.
 
     Parameters
     ----------
@@ -57,11 +71,19 @@ class PatternedBiasCorrection:
         predicted, age = np.asarray(predicted_years, float), np.asarray(age_years, float)
         self.corrections_, self.refused_ = {}, {}
         self.cross_fitted_ = folded is not None
+        there = np.isfinite(predicted) & np.isfinite(age)[:, None]
+        together = there.T.astype(float) @ there
         for pattern in sorted(set(patterns)):
             if "1" not in pattern:
                 continue
-            present = np.array([flag == "1" for flag in pattern])
-            rows = np.isfinite(predicted[:, present]).all(axis=1)
+            present = mask_of(pattern)
+            rows = there[:, present].all(axis=1)
+            n_together = int(together[np.ix_(present, present)].min())
+            if rows.sum() < MINIMUM_N_FIT <= n_together and self.method in LINES:
+                used = there[:, present].any(axis=1)
+                ids = [str(s) for s, kept in zip(subject_ids, used) if kept]
+                self._take_line(pattern, age[used], ids, n_together)
+                continue
             masked = np.where(rows[:, None] & present, predicted, np.nan)
             combined = (
                 self.combination.apply(masked).predicted_years
@@ -76,6 +98,21 @@ class PatternedBiasCorrection:
                 continue
             self.corrections_[pattern] = fitted
         return self
+
+    def _take_line(self, pattern: str, age: Array, ids: list[str], n_together: int) -> None:
+        """The line of a pattern from the moments, with intervals as from the fewest subjects of a covariance."""
+        try:
+            expected = self.combination.line(pattern)
+            line = line_record(
+                expected.alpha_years, expected.beta, expected.delta_sd_years, age, n_together
+            )
+            self.corrections_[pattern] = AgeBiasCorrection.from_line(
+                self.method, line, ids, FROM_MOMENTS
+            )
+        except CorrectionRefused as refusal:
+            self.refused_[pattern] = refusal.reason
+        except ValueError as error:  # a mean of too few subjects, or of one age, has no moments
+            self.refused_[pattern] = str(error)
 
     def correct(
         self,
@@ -109,7 +146,9 @@ class PatternedBiasCorrection:
             corrected[rows], z[rows] = part.corrected_delta_years, part.delta_z
             outside[rows], in_sample[rows] = part.extrapolated, part.in_sample
             rare = rows.size < RARE_PATTERN
-            notes[rows] = [_joined(NOTE_RARE if rare else "", note) for note in part.notes]
+            of_moments = part.record.get("line_from") == FROM_MOMENTS
+            shared = _joined(NOTE_RARE if rare else "", NOTE_MOMENTS if of_moments else "")
+            notes[rows] = [_joined(shared, note) for note in part.notes]
             records[pattern] = {"n": rows.size, "rare": rare, **part.record}
         record = {
             "method": self.method,
@@ -117,6 +156,7 @@ class PatternedBiasCorrection:
             "cross_fitted": self.cross_fitted_,
             "in_sample": any(entry.get("in_sample", False) for entry in records.values()),
             "n_of_rare_patterns": sum(e["n"] for e in records.values() if e.get("rare", False)),
+            "n_of_moment_lines": sum(e["n"] for e in records.values() if "line_from" in e),
             "age_dependence": dependence_before_and_after(
                 combined.predicted_years - age, corrected, age
             ),

@@ -33,10 +33,18 @@ def recognise_retest(table: pd.DataFrame, source: str, contrasts: list[str]) -> 
             f"{source}: no column {', '.join(missing)}. A table of second scans has subject_id, age_years, "
             "predicted_years or delta_years, and contrast where the experiment has several."
         )
+    years = [n for n in ("age_years", "predicted_years", "delta_years") if n in found]
+    for name in years:
+        found[name] = _numbers(found[name], f"{source}, column {name}")
     if "predicted_years" not in found:
         if "delta_years" not in found:
             raise UserError(f"{source}: neither a column predicted_years nor delta_years.")
         found["predicted_years"] = found["age_years"] + found["delta_years"]
+    nameless = found[["subject_id", "contrast"]].isna().any(axis=1)
+    if nameless.any():
+        raise UserError(
+            f"{source}: {int(nameless.sum())} rows have no subject_id or no contrast; give them or leave the rows out."
+        )
     found["contrast"] = found["contrast"].astype(str)
     unknown = sorted(set(found["contrast"]) - set(contrasts))
     if unknown:
@@ -51,6 +59,15 @@ def recognise_retest(table: pd.DataFrame, source: str, contrasts: list[str]) -> 
         )
     columns = ["subject_id", "contrast", "age_years", "predicted_years"]
     return found[columns].assign(note="").reset_index(drop=True)
+
+
+def _numbers(column: pd.Series, place: str) -> pd.Series:
+    """A column as numbers, NaN where a cell is empty."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = column[numbers.isna() & column.notna()]
+    if len(wrong):
+        raise UserError(f"{place}: {str(wrong.iloc[0])!r} is no number; write years as 61.5.")
+    return numbers.astype(float)
 
 
 def second_scans(
@@ -72,7 +89,9 @@ def retest_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     A combination is compared where both scans have the same contrasts: of other ones it is another quantity.
     """
     key = ["subject_id", "sex", "contrast"]
-    both = first.merge(second, on=key, suffixes=("", "_second"), validate="one_to_one")
+    # A subject of two splits (allowed by allow_in_sample) is compared in each.
+    both = first.merge(second, on=key, suffixes=("", "_second"), validate="many_to_one")
+    fitted_on = set(first.loc[first["split"] == FITTED_ON, "subject_id"])
     same = (
         _patterns(first).reindex(both["subject_id"]).to_numpy()
         == _patterns(second).reindex(both["subject_id"]).to_numpy()
@@ -89,7 +108,8 @@ def retest_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             years = (part["age_years_second"] - part["age_years"]).to_numpy(float)[used].mean()
             if len(measured) > 1:
                 measured["years_between_scans"] = float(years)
-            stamped = quantity == "corrected_delta" and split == FITTED_ON
+            seen = bool(part.loc[used, "subject_id"].isin(fitted_on).any())
+            stamped = quantity == "corrected_delta" and seen
             where = {"contrast": contrast, "sex": sex, "split": split, "quantity": quantity}
             rows.append({**where, "in_sample": stamped, **measured})
     return pd.DataFrame(rows, columns=list(RETEST_COLUMNS))
@@ -98,5 +118,5 @@ def retest_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 def _patterns(deltas: pd.DataFrame) -> pd.Series:
     """Subject -> the contrasts with a prediction, as text."""
     there = deltas[(deltas["contrast"] != COMBINED) & deltas["predicted_years"].notna()]
-    ordered = there.sort_values("contrast")
+    ordered = there.drop_duplicates(["subject_id", "contrast"]).sort_values("contrast")
     return ordered.groupby("subject_id")["contrast"].agg("\x1f".join)

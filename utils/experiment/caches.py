@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from datasets.cache.index import CacheKey, other_caches, source_of
 from datasets.cache.preparation import ContrastPlan, outdated, plan_contrast
 from datasets.cache.reading import ContrastCache
 from datasets.contrasts import Contrast
+from utils.common.cores import n_cores
 from utils.common.errors import UserError
 from utils.common.messages import say
 from utils.experiment.experiment import Experiment
@@ -91,10 +91,3 @@ def _refuse_outdated(contrast: Contrast, cache: ContrastCache, paths: list[Path]
             f"{len(changed)} of {len(paths)} {contrast.name} volumes are not as they were prepared, e.g. "
             f"{path}: {reason}. Run -m prepare, which does those again."
         )
-
-
-def n_cores() -> int:
-    """Cores that this process may use (a job's share of a machine)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

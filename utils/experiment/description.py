@@ -39,11 +39,8 @@ def study_tables(experiment: Experiment) -> StudyTables:
     associations = pd.read_parquet(paths.associations) if paths.associations.is_file() else None
     summary = read_json(paths.associations_record) if associations is not None else None
     if summary is not None:
-        summary = {
-            **summary,
-            "family": family_phrase(experiment),
-            "alpha": settings.association.alpha,
-        }
+        rules = recorded_rules(experiment, summary)
+        summary = {**summary, "family": family_phrase(rules["family"]), "alpha": rules["alpha"]}
     dictionary = settings.association.dictionary
     deltas = read_deltas(experiment)
     return StudyTables(
@@ -65,11 +62,26 @@ def study_tables(experiment: Experiment) -> StudyTables:
     )
 
 
-def family_phrase(experiment: Experiment) -> str:
+def recorded_rules(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
+    """The rules that the associations were made by, also after the settings changed; older records hold none."""
+    settings = experiment.settings.association
+    now = {
+        "family": settings.family,
+        "alpha": settings.alpha,
+        "statistic": "pearson",
+        "degrees_of_freedom": "rank",
+        "permutations": 0,
+        "phenotypes": {"transform": "inverse_normal" if settings.inverse_normal else "none"},
+    }
+    return now | summary.get("rules", {})
+
+
+def family_phrase(family: str) -> str:
     """The declared family of tests in words."""
-    if experiment.settings.association.family == "per_contrast":
-        return "each contrast and sex by itself"
-    return "all contrasts, nIDPs and sexes together"
+    return {
+        "per_contrast": "each contrast and sex by itself",
+        "per_sex": "each sex by itself, its contrasts and nIDPs together",
+    }.get(family, "all contrasts, nIDPs and sexes together")
 
 
 def provenance(experiment: Experiment) -> dict[str, Any]:
@@ -120,12 +132,14 @@ def description(
     """Facts for the methods paragraph (keys as in `figures.methods`)."""
     if experiment.deltas_given:
         facts: dict[str, Any] = {"deltas_given": True, "software": versions()}
+        facts["predictors_given"] = bool(experiment.settings.association.predictors)
     else:
         facts = _study_facts(experiment, deltas)
     return facts if summary is None else facts | _association_facts(experiment, summary)
 
 
 def _association_facts(experiment: Experiment, summary: dict[str, Any]) -> dict[str, Any]:
+    rules = recorded_rules(experiment, summary)
     facts = {
         "n_nidps": max(analysis["n_nidps_kept"] for analysis in summary["analyses"]),
         "confounds": summary["analyses"][0]["confounds"],
@@ -133,8 +147,11 @@ def _association_facts(experiment: Experiment, summary: dict[str, Any]) -> dict[
         "n_families": len(summary["families"]),
         "n_tests": summary["n_tested"],
         "alpha": summary["alpha"],
+        "statistic": rules["statistic"],
+        "degrees_of_freedom": rules["degrees_of_freedom"],
+        "n_permutations": rules["permutations"],
     }
-    if experiment.settings.association.inverse_normal:
+    if rules["phenotypes"]["transform"] == "inverse_normal":
         facts["nidp_transform"] = "rank-based inverse normal scores (Blom)"
     return facts
 

@@ -67,22 +67,25 @@ def _rows_of_cell(experiment: Experiment, cell: Cell, split: str) -> list[dict[s
     rows = [{**where, "quantity": "delta", "in_sample": False, **network_agreement(delta)}]
     corrected = _corrected(experiment, cell, names, table)
     if corrected is not None:
-        measured = network_agreement(corrected)
-        stamp = {"quantity": "corrected_delta", "in_sample": split == FITTED_ON}
-        rows.append({**where, **stamp, **measured})
+        deltas, in_sample = corrected
+        stamp = {"quantity": "corrected_delta", "in_sample": in_sample}
+        rows.append({**where, **stamp, **network_agreement(deltas)})
     return rows
 
 
 def _corrected(
     experiment: Experiment, cell: Cell, names: list[str], table: pd.DataFrame
-) -> np.ndarray | None:
-    """(S, K) deltas of the networks, each corrected by what validation says of it; None where that is refused."""
+) -> tuple[np.ndarray, bool] | None:
+    """(S, K) deltas of the networks, each corrected by what validation says of it; None where that is refused.
+
+    With them whether a subject was part of the fit.
+    """
     method = experiment.settings.deltas.bias_correction
     validation = read_predictions(experiment, cell, FITTED_ON)
     if method == "none" or validation is None:
         return None
     age, fit_age = (t["age_years"].to_numpy(float) for t in (table, validation))
-    columns = []
+    columns, in_sample = [], False
     for name in names:
         try:
             correction = AgeBiasCorrection(method).fit(
@@ -94,4 +97,5 @@ def _corrected(
             table[name].to_numpy(float), age, table["subject_id"].tolist(), allow_in_sample=True
         )
         columns.append(done.corrected_delta_years)
-    return np.column_stack(columns)
+        in_sample = in_sample or done.record["in_sample"]
+    return np.column_stack(columns), in_sample

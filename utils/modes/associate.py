@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 
@@ -13,19 +12,18 @@ from utils.association.confounds import ConfoundRules
 from utils.association.decoding import DecodingRules
 from utils.association.deltas_table import DeltasTable, recognise_deltas
 from utils.association.missing_codes import parse_number_codes
-from utils.association.phenotype_tables import PhenotypeTable, open_phenotypes
+from utils.association.phenotype_tables import open_phenotypes
 from utils.association.phenotypes import PhenotypeRules
 from utils.association.predictor_table import recognise_predictors
 from utils.association.results import AssociationResult
 from utils.association.rules import AssociationRules
 from utils.association.study import Study, plan_study
 from utils.common.errors import UserError
-from utils.common.files import write_json
 from utils.common.messages import progress, say
 from utils.common.provenance import file_hash, text_hash, versions
 from utils.common.tables import read_table
 from utils.experiment.experiment import Experiment
-from utils.experiment.export import write_summary_table
+from utils.experiment.export import write_summary_record, write_summary_table
 
 
 def run(experiment: Experiment) -> None:
@@ -49,44 +47,35 @@ def associate(experiment: Experiment) -> None:
     settings = experiment.settings
     part = Part.from_text(settings.association.part)
     deltas, pooled = read_predictors(experiment)
+    rules = association_rules(experiment, pooled)
+    dictionary = _optional_table(experiment, settings.association.dictionary)
+    confounds = _optional_table(experiment, settings.association.confounds)
     path = settings.path(settings.association.nidps)
     scratch = experiment.paths.association_blocks
+    # Last of the tables: a wide text table is converted first, which takes minutes.
     with open_phenotypes(path, settings.association.memory_gb, scratch) as phenotypes:
-        study = plan(experiment, deltas, phenotypes, pooled)
+        study = plan_study(deltas, phenotypes, dictionary, confounds, rules)
+        blocks = study.blocks if part is None else part.share(study.blocks)
         store = BlockStore(scratch, key_of(experiment, study))
         scanned = scan_study(study, store, part, show)
         if store.n_found:
-            say(f"  {store.n_found} results of blocks were there already")
+            n_results = len(blocks) * len(study.analyses)
+            say(f"  {store.n_found} of {n_results} results of blocks were there already")
         if part is not None:
-            n_blocks = len(part.share(study.blocks))
             say(
-                f"part {part.number} of {part.of}: {n_blocks} of {len(study.blocks)} blocks done; when all parts "
-                "are, the same command without part puts them together."
+                f"part {part.number} of {part.of}: its {len(blocks)} of {len(study.blocks)} blocks are done; when "
+                "all parts are, the same command without part puts them together."
             )
             return
         result = conclude(study, scanned)
     write_results(experiment, result)
-    shutil.rmtree(scratch, ignore_errors=True)
+    store.clear()
     tell(experiment, result)
 
 
 def show(blocks):
     """A progress bar over blocks of nIDPs."""
     return progress(blocks, description="associations", unit="block")
-
-
-def plan(
-    experiment: Experiment, deltas: DeltasTable, phenotypes: PhenotypeTable, pooled: bool
-) -> Study:
-    """The study that the settings describe."""
-    settings = experiment.settings.association
-    return plan_study(
-        deltas,
-        phenotypes,
-        _optional_table(experiment, settings.dictionary),
-        _optional_table(experiment, settings.confounds),
-        association_rules(experiment, pooled),
-    )
 
 
 def key_of(experiment: Experiment, study: Study) -> str:
@@ -96,10 +85,12 @@ def key_of(experiment: Experiment, study: Study) -> str:
     files = {name: getattr(settings.association, name) for name in names}
     hashes = {name: file_hash(settings.path(text)) for name, text in files.items() if text}
     deltas = pd.util.hash_pandas_object(study.matched.deltas, index=False).to_numpy()
+    # What is decided after the scan does not make its results others.
+    of_scan = replace(study.rules, family="all", alpha=0.05, recheck_hits=0)
     content = {
         "files": hashes,
         "deltas": text_hash(deltas.tobytes().hex()),
-        "rules": asdict(study.rules),
+        "rules": asdict(of_scan),
         "versions": versions(),
     }
     return text_hash(repr(content))[:24]
@@ -197,7 +188,8 @@ def write_results(experiment: Experiment, result: AssociationResult) -> None:
         else:
             path.unlink(missing_ok=True)  # of an earlier run with other settings
     write_summary_table(result.fates, paths.phenotype_fates, persons)
-    write_json({**result.summary, "versions": versions()}, paths.associations_record)
+    record = {**result.summary, "versions": versions()}
+    write_summary_record(record, paths.associations_record, persons)
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -210,11 +202,16 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 def tell(experiment: Experiment, result: AssociationResult) -> None:
     """What was tested, what was found, what was not tested and why."""
     summary, settings = result.summary, experiment.settings.association
-    notes = [note for analysis in summary["analyses"] for note in analysis["notes"]]
+    notes = [f"{a['sex']}: {note}" for a in summary["analyses"] for note in a["notes"]]
     for note in dict.fromkeys([*summary["notes"], *notes]):
         say(f"  {note}")
+    if 0 < settings.permutations < 1 / settings.alpha - 1:
+        say(
+            f"  permutations: p of {settings.permutations} are at least {1 / (settings.permutations + 1):.2g}, "
+            f"so that none can pass alpha = {settings.alpha:g}; 1,000 are usual"
+        )
     hits = summary["hits"]
-    permuted = f", {hits['fwer']['rows']} by permutation (max-T)" if settings.permutations else ""
+    permuted = f", {hits['fwer']['rows']} by permutation (max-T)" if "fwer" in hits else ""
     say(
         f"associations: {summary['n_tested']:,} tests, {summary['n_untested']:,} rows without one; "
         f"significant: {summary['n_bonferroni']} by Bonferroni{permuted}, {summary['n_bh']} by "

@@ -42,7 +42,7 @@ def run(experiment: Experiment) -> None:
     write_records(experiment, combined, persons)
     write_tables(experiment, combined, rows)
     write_reliability(experiment, combined)
-    tell(experiment, combined)
+    tell(experiment, combined, rows)
 
 
 @dataclass
@@ -277,9 +277,14 @@ def _place(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["contrast"], row["sex"], row["split"]
 
 
-def tell(experiment: Experiment, combined: Combined) -> None:
-    """Refusals with their reasons, stamps, and what else to know before a delta is used, in sentences."""
+def tell(experiment: Experiment, combined: Combined, rows: list[dict[str, Any]]) -> None:
+    """The combination's accuracy, refusals with their reasons, and what else to know before a delta is used."""
     chosen = experiment.settings.deltas
+    for row in rows:
+        if (row["contrast"], row["predictor"]) == (COMBINED, chosen.combination) and row["n"]:
+            errors = f"MAE {row['mae_years']:.2f} y (mean age: {row['null_mae_years']:.2f} y)"
+            who = f"{COMBINED} ({row['predictor']}) {row['sex']} {row['split']}"
+            say(f"{who}: n {row['n']}, {errors}")
     for sex, methods in combined.combinations.items():
         reason = methods.get(chosen.combination, {}).get("reason")
         if reason:
@@ -287,10 +292,8 @@ def tell(experiment: Experiment, combined: Combined) -> None:
     if chosen.bias_correction == "none":
         return
     if FITTED_ON in combined.deltas:
-        say(
-            f"{FITTED_ON} deltas are in-sample: the corrections were fitted on these subjects; use those of another "
-            "split."
-        )
+        fitted = "the corrections were fitted on these subjects; use those of another split."
+        say(f"{FITTED_ON} deltas are in-sample: {fitted}")
     for sex, splits in combined.corrections.items():
         last = next(reversed(splits))
         for sentence in correction_sentences(splits[last]):

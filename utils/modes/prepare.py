@@ -12,9 +12,10 @@ from typing import Any
 import pandas as pd
 
 from datasets.cache.preparation import NEW, ContrastPlan, Done, carry_out, measured
+from utils.common.cores import n_cores
 from utils.common.errors import UserError
 from utils.common.messages import progress, say, warn
-from utils.experiment.caches import cache_root, n_cores, plan_of
+from utils.experiment.caches import cache_root, plan_of
 from utils.experiment.experiment import Experiment
 
 BYTES_PER_GB = 1e9

@@ -11,11 +11,11 @@ import torch
 
 from BrainAgeNetworks.precision import set_up_device
 from datasets.loaders import CellVolumes
+from utils.common.cores import n_cores
 from utils.common.errors import UserError
 from utils.common.interruption import STOP
 from utils.common.messages import say, warn
 from utils.common.paths import move_aside
-from utils.experiment.caches import n_cores
 from utils.experiment.checkpoints import CheckpointKeeper
 from utils.experiment.checks.quick import quick_check
 from utils.experiment.experiment import Cell, Experiment

@@ -12,11 +12,12 @@ from BrainAgeNetworks.conversion import read_converted
 from BrainAgeNetworks.tensor_files import ENDING
 from datasets.cache.index import cache_folders
 from datasets.cache.shards import drop_damaged, drop_damaged_indexes
+from utils.common.cores import n_cores
 from utils.common.errors import UserError
 from utils.common.manifest import changed_files
 from utils.common.messages import progress, say
 from utils.common.model_cards import find_exports
-from utils.experiment.caches import cache_of, cache_root, n_cores
+from utils.experiment.caches import cache_of, cache_root
 from utils.experiment.experiment import Experiment
 from utils.experiment.exported import load_exported
 

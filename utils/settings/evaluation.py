@@ -146,8 +146,10 @@ class AssociationSettings(Section):
     compare_contrasts: tuple[str, ...] = key(
         "Two contrasts whose correlations are compared nIDP by nIDP; empty: none.", ()
     )
-    minimum_n: Count = key("Fewest subjects with both delta and nIDP.", 51, ge=5)
-    minimum_class_count: Count = key("Fewest subjects in the rarer class of a binary nIDP.", 10)
+    minimum_n: Count = key("Fewest subjects with both delta and nIDP.", 51, ge=10)
+    minimum_class_count: Count = key(
+        "Fewest subjects in the rarer class of a binary nIDP.", 10, ge=10
+    )
     dominance: Fraction = key("A nIDP with one value in this share of subjects is left out.", 0.99)
     inverse_normal: bool = key("Rank-based inverse normal transform before deconfounding.", True)
     missing_codes: str = key(

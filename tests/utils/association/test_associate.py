@@ -1,5 +1,7 @@
 """The whole analysis: planted effects found, invariances, families, reasons, and messages when nothing matches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -252,6 +254,32 @@ def test_halves_replicate_a_planted_effect_and_hits_are_looked_at_twice():
     assert len(meta) == len(result.table) / 2
 
 
+def test_the_joint_test_of_a_nominal_nidp_counts_its_levels_that_were_no_hits():
+    deltas, nidps, *others = tables()
+    true = nidps["disease"] + np.random.default_rng(3).normal(size=N) / 2
+    levels = np.select([true > 0.9, true > 0.2, true > -0.3], ["often", "some", "few"], "none")
+    rules = replace(SMALL, recheck_hits=30, phenotypes=PhenotypeRules(minimum_n=40), minimum_df=30)
+    rechecked = associate(deltas, nidps.assign(drink=levels), *others, rules).tables["rechecked"]
+    found = rechecked[rechecked["nidp"].str.startswith("drink=")]
+    assert 0 < found["nidp"].nunique() < 4 and (found["nominal_df_levels"] == 3).all()
+    assert rechecked.loc[~rechecked["nidp"].str.contains("="), "nominal_f"].isna().all()
+
+
+@pytest.mark.parametrize("statistic", ["pearson", "spearman"])
+def test_contrasts_that_others_lack_are_compared_on_the_subjects_who_have_both(statistic):
+    deltas, *others = tables()
+    number = deltas["subject_id"].astype(int) % 100
+    some = deltas[(deltas["contrast"] == "T1") | (number >= 30)]
+    rules = replace(SMALL, statistic=statistic, compared_contrasts=("T1", "T2"))
+    compared = associate(some, *others, rules).tables["contrasts_compared"]
+    both = associate(deltas[number >= 30], *others, SMALL).table
+    n = both[both["contrast"] == "T1"].set_index(["sex", "nidp"])["n"]
+    tested = compared[compared["reason"] == ""]
+    assert len(tested) == 12 and not (compared["reason"] == "other_subjects").any()
+    assert (tested.set_index(["sex", "nidp"])["n"] == n.reindex(tested[["sex", "nidp"]])).all()
+    assert tested["r_ab"].between(0.6, 0.9).all()
+
+
 def test_two_contrasts_that_nobody_has_are_refused():
     rules = AssociationRules(phenotypes=SMALL.phenotypes, compared_contrasts=("T1", "T9"))
     with pytest.raises(UserError, match="no sex has deltas of both; contrasts found: T1, T2"):
@@ -269,12 +297,57 @@ def test_relatives_are_left_out_and_counted():
     assert any("50 of 400 subjects left out" in note for note in result.summary["notes"])
 
 
+def of_few_men(n):
+    """The tables with all women and some men."""
+    deltas, *others = tables()
+    men = deltas.loc[deltas["sex"] == "male", "subject_id"].unique()[:n]
+    return deltas[(deltas["sex"] == "female") | deltas["subject_id"].isin(men)], *others
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_a_sex_too_small_for_any_test_does_not_stop_the_permutations(n):
+    result = associate(*of_few_men(n), replace(SMALL, permutations=99))
+    tested = result.table[result.table["reason"] == ""]
+    assert set(tested["sex"]) == {"female"} and tested["p_fwer_perm"].notna().all()
+    alone = associate(*of_few_men(0), replace(SMALL, permutations=99)).table
+    np.testing.assert_array_equal(
+        tested["p_fwer_perm"], alone.loc[alone["reason"] == "", "p_fwer_perm"]
+    )
+
+
+@pytest.mark.parametrize("family", ["all", "per_sex", "per_contrast"])
+def test_a_contrast_whose_subjects_cannot_change_places_has_no_threshold(family):
+    """Eight contrasts of half of the subjects each: their patterns are all but unique."""
+    deltas, *others = tables()
+    whole = deltas[deltas["contrast"] == "T1"]
+    has = np.random.default_rng(1).random((8, N)) < 0.5
+    has[:, :100] = False
+    scattered = [whole[rows].assign(contrast=f"s{k}") for k, rows in enumerate(has)]
+    rules = replace(SMALL, family=family, permutations=99, statistic="pearson")
+    result = associate(pd.concat([whole, *scattered]), *others, rules)
+    table, families = result.table, result.summary["families"]
+    tested = table[table["reason"] == ""]
+    assert (tested["p_fwer_perm"].notna() == (tested["contrast"] == "T1")).all()
+    thresholds = [f["permutation"]["threshold_nlog10p"] for f in families if "permutation" in f]
+    assert len(thresholds) == {"all": 1, "per_sex": 2, "per_contrast": 2}[family]
+    assert min(thresholds) > 1.5
+    notes = [note for note in result.summary["notes"] if "no family-wise p for s0, s1" in note]
+    assert [note.split(":")[0] for note in notes] == ["female", "male"]
+
+
 def test_ranks_instead_of_values():
     rules = AssociationRules(phenotypes=SMALL.phenotypes, statistic="spearman")
     table = associate(*tables(), rules).table
-    assert set(table.loc[table["nlog10p_bonf"] > 1.3, "column"]) == {"f.31.2.0"}
+    assert set(table.loc[table["nlog10p_bonf"] > 1.3, "column"]) == {"f.31.2.0", "disease"}
     assert (table["reason"][table["nidp"] == "age_again"] == "collinear_with_confounds").all()
     assert table["delta_years_per_sd"].isna().all()
+
+
+def test_with_ranks_the_same_pairs_are_tested_and_their_cases_counted():
+    values = associate(*tables(), SMALL).table
+    ranks = associate(*tables(), replace(SMALL, statistic="spearman")).table
+    for name in ("nidp", "reason", "n", "n_cases", "df", "flags"):
+        pd.testing.assert_series_equal(ranks[name], values[name])
 
 
 def test_the_published_degrees_of_freedom_are_n_minus_2():

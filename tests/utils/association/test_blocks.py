@@ -1,5 +1,11 @@
 """Blocks, parts and what is kept: the same bits however the work is divided, and nothing of other inputs used."""
 
+import errno
+import os
+import shutil
+import signal
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +19,7 @@ from utils.association.phenotypes import PhenotypeRules
 from utils.association.rules import AssociationRules
 from utils.association.study import plan_study
 from utils.common.errors import UserError
+from utils.common.files import clear_leftovers
 
 RULES = AssociationRules(phenotypes=PhenotypeRules(headline_n=150), permutations=40, recheck_hits=5)
 
@@ -83,3 +90,73 @@ def test_a_part_that_does_not_exist_is_refused(text):
 def test_the_form_of_a_part():
     assert Part.from_text(" 3 / 20 ") == Part(3, 20)
     assert Part.from_text("") is None
+
+
+def test_clearing_leaves_what_another_job_converts(tmp_path):
+    store = BlockStore(tmp_path / "blocks", "key")
+    store.clear()  # nothing there
+    store.keep_maxima(Block(0, ("a",)), "male", np.ones(3))
+    (tmp_path / "blocks" / "of another run").mkdir()
+    (tmp_path / "blocks" / ".nidps.0-1.x").mkdir()
+    store.clear()
+    assert [path.name for path in (tmp_path / "blocks").iterdir()] == [".nidps.0-1.x"]
+    (tmp_path / "blocks" / ".nidps.0-1.x").rmdir()
+    store.clear()
+    assert not (tmp_path / "blocks").exists()
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_full_disk_is_a_sentence_and_what_was_kept_stays(call, tmp_path, monkeypatch):
+    store, block = BlockStore(tmp_path, "key"), Block(0, ("a",))
+    store.keep_maxima(block, "male", np.ones(3))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((np, "savez") if call == "write" else (os, call)), full)
+    with pytest.raises(UserError, match="the disk is full or the quota used up"):
+        store.keep_maxima(block, "male", np.zeros(3))
+    monkeypatch.undo()
+    assert store.maxima(block, "male").tolist() == [1, 1, 1]
+    assert len(list((tmp_path / "key").iterdir())) == 1
+
+
+def test_damaged_blocks_are_never_used(tmp_path):
+    store, block = BlockStore(tmp_path, "key"), Block(0, ("a",))
+    maxima = np.random.default_rng(0).normal(size=200)
+    store.keep_maxima(block, "male", maxima)
+    (path,) = (tmp_path / "key").iterdir()
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    for k in range(300):
+        damaged = bytearray(whole)
+        place = int(rng.integers(len(whole)))
+        if k % 3:
+            damaged[place] ^= 1 << int(rng.integers(8))
+        else:
+            del damaged[place:]
+        path.write_bytes(bytes(damaged))
+        found = store.maxima(block, "male")
+        assert found is None or np.array_equal(found, maxima)  # a flip in a date harms nothing
+
+
+def test_kills_leave_whole_blocks_and_the_next_run_goes_on(study, tmp_path):
+    """A process that scans is killed at any moment; what it kept is used, and the result is the same bit for bit."""
+    whole = conclude(study, scan_study(study)).table
+    rng = np.random.default_rng(2)
+    for number in range(12):
+        child = os.fork()
+        if child == 0:  # scans until it is killed
+            while True:
+                scan_study(study, BlockStore(tmp_path, f"key {number % 3}"))
+                shutil.rmtree(tmp_path / f"key {number % 3}")
+        time.sleep(float(rng.uniform(0.02, 0.25)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for path in tmp_path.glob("*/[!.]*.npz"):
+            with np.load(path) as file:
+                assert all(file[name].size for name in file.files)
+    store = BlockStore(tmp_path, "key 1")
+    again = conclude(study, scan_study(study, store)).table
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+    clear_leftovers(tmp_path)
+    assert not list(tmp_path.rglob("*.writing-*"))

@@ -23,7 +23,7 @@ def test_families_are_numbered_and_who_has_none_is_one():
     assert labels.blocks is None
     np.testing.assert_array_equal(labels.family, [1, 0, 3, 0, 4, 2])
     assert labels.notes == (
-        "family column 'pedigree': 5 families of 6 subjects, 2 of them subjects without a label",
+        "family column 'pedigree': 5 families of 6 subjects, 2 subjects without a label",
     )
 
 

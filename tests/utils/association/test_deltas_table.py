@@ -129,6 +129,34 @@ def test_deltas_of_different_patterns_come_to_one_spread():
     read = recognise_deltas(table)
     np.testing.assert_allclose(read.table["delta_years"], z * 2.0)
     assert any("brought to one spread" in note for note in read.notes)
+    three = recognise_deltas(table.assign(corrected_delta_years=z * sd - 1.0))
+    np.testing.assert_allclose(
+        three.table["delta_years"], z * sd - 1.0
+    )  # not this program's delta_z
+    assert three.notes == ()
     same = recognise_deltas(table.assign(corrected_delta_years=z * 3.0))
     np.testing.assert_allclose(same.table["delta_years"], z * 3.0)
     assert same.notes == ()
+
+
+@pytest.mark.parametrize("decimals", [4, 6])
+def test_rounded_deltas_of_one_spread_stay_as_they_are(decimals):
+    z = np.random.default_rng(2).normal(size=400)
+    table = pd.DataFrame(
+        {"subject_id": np.arange(400).astype(str), "sex": "male", "contrast": "T1", "age_years": 60.0,
+         "corrected_delta_years": (2.7 * z).round(decimals), "delta_z": z.round(decimals)}
+    )  # fmt: skip
+    read = recognise_deltas(table)
+    np.testing.assert_array_equal(read.table["delta_years"], table["corrected_delta_years"])
+    assert read.notes == ()
+
+
+def test_ids_that_became_numbers_with_a_point_are_the_same_ids():
+    ids = ["1000001.0", "0023.0", "sub-1.0", "12.5", None]
+    assert as_subject_ids(pd.Series(ids, dtype=object)) == [
+        "1000001",
+        "0023",
+        "sub-1.0",
+        "12.5",
+        "",
+    ]

@@ -1,5 +1,7 @@
 """Tables of nIDPs of any width: every way of reading gives the same, in pieces or at once."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ from utils.association.decoding import decode_columns
 from utils.association.phenotype_tables import open_phenotypes, table_in_memory
 from utils.association.text_pieces import strict_pieces
 from utils.common.errors import UserError
+from utils.common.files import writer_name
+from utils.common.tables import read_table
 
 N = 300
 
@@ -227,3 +231,61 @@ def test_pieces_are_cut_anywhere(rows, piece, ending, tmp_path_factory):
         for name in "abc":
             for one, other in zip(expected[name], found[name]):
                 assert one == other or (pd.isna(one) and pd.isna(other))
+
+
+def test_conversions_of_runs_that_died_are_removed(tmp_path):
+    host = writer_name().partition("-")[0]
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    names = (f".nidps.{host}-{child}.a", f".nidps.{host}-{os.getppid()}.b", "key")
+    for name in names:
+        (tmp_path / "s" / name).mkdir(parents=True)
+        (tmp_path / "s" / name / "00000.parquet").write_bytes(b"x")
+    path = tmp_path / "t.csv"
+    path.write_text(HEAD + "1,2,3\n", encoding="utf-8")
+    with open_phenotypes(path, scratch=tmp_path / "s", largest_text_at_once=-1):
+        pass
+    assert {folder.name for folder in (tmp_path / "s").iterdir()} == set(names[1:])
+
+
+def test_a_folder_for_conversions_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "t.csv").write_text(HEAD + "1,2,3\n", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be written"):
+        open_phenotypes(
+            tmp_path / "t.csv", scratch=tmp_path / "t.csv" / "s", largest_text_at_once=-1
+        )
+
+
+def test_not_a_number_is_missing_however_it_is_written(tmp_path):
+    words = ["NAN", "Nan", "-nan", "NA", "n/a", "", "nan"]
+    table = pd.DataFrame({"eid": [f"{k}" for k in range(30)]})
+    table["x"] = [words[k] if k < len(words) else str(k / 7) for k in range(30)]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    for name, limit in (("t.csv", -1), ("t.csv", 10**9), ("t.parquet", 0)):
+        with open_phenotypes(tmp_path / name, scratch=tmp_path, largest_text_at_once=limit) as read:
+            (column,) = decode_columns(read.read(["x"]))
+        assert column.kind == "continuous"
+        expected = [np.nan if k < len(words) else k / 7 for k in range(30)]
+        np.testing.assert_array_equal(column.values, expected)
+
+
+def test_ids_that_are_no_text_are_named(tmp_path):
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"eid": [b"\xff\xfe1", b"\xff\xfe2"], "x": [1, 2]}).to_parquet(path)
+    with pytest.raises(UserError, match=r"column eid cannot be read as ids .* write it as text"):
+        open_phenotypes(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Subject ID", "SubjectID", "IID", "Participant", "f.eid", "F_EID"]
+)
+def test_ids_keep_their_zeros_under_every_name_that_is_accepted(name, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"{name},x\n001,5\n002,6\n", encoding="utf-8")
+    assert read_table(path)[name].tolist() == ["001", "002"]
+    for limit in (-1, 10**9):
+        with open_phenotypes(path, scratch=tmp_path, largest_text_at_once=limit) as table:
+            assert table.subject_ids == ["001", "002"]

@@ -80,7 +80,7 @@ RNG = np.random.default_rng(0)
         ([0.0] * 995 + [1, 2, 3, 4, 5], "ordinal", "dominated_by_one_value"),
         (pd.date_range("2020-01-01", periods=100), "continuous", ""),
         (pd.date_range("2020-01-01", periods=100).strftime("%Y-%m-%d"), "continuous", ""),
-        ([f"{k},5" for k in range(60)], "nominal", "text_not_classes"),  # a decimal comma is text
+        ([f"{k},5" for k in range(60)], "continuous", "decimal_commas_not_read"),
         ([True, False, None] * 40, "binary", ""),
         (["true", "false", ""] * 40, "binary", ""),
         ([f"note {k}" for k in range(100)], "nominal", "text_not_classes"),
@@ -305,3 +305,10 @@ def test_fates_table_of_nothing():
     out = prepare_phenotypes([], np.arange(5), PhenotypeRules())
     assert out.values.shape == (5, 0)
     assert list(out.fates_table().columns)[:3] == ["nidp", "column", "kept"]
+
+
+def test_numbers_with_decimal_commas_are_neither_numbers_nor_classes():
+    """They may be pairs of codes as well: the log says so, and nothing is tested in their place."""
+    decoded = decode_column("x", pd.Series(["1,5", "2,25", None, "-3,0"]))
+    assert decoded.reason == "decimal_commas_not_read"
+    assert decode_column("y", pd.Series(["1,5", "a", "b"])).reason == ""

@@ -242,6 +242,14 @@ def test_every_redundant_column_has_a_kept_one_for_it(seed):
     assert not [pair for pair in pairs if pair[0] in kept and pair[1] in kept]
 
 
+def test_a_gross_outlier_that_the_other_has_not_hides_nothing():
+    """It sets the scale of its column, on which all other values are the same in single precision."""
+    x = np.random.default_rng(7).normal(1300, 10, 200)
+    y = 0.01 * x
+    y[0], x[0] = -5e6, np.nan
+    assert set(found([x, y]).represented) == {"0"}
+
+
 def test_reasons_and_indicators_of_missingness_in_the_log():
     x = np.random.default_rng(6).normal(size=200)
     x[:30] = np.nan

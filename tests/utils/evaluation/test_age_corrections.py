@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.evaluation.age_level_correction import MINIMUM_N_LEVEL, fit_age_levels
+from utils.evaluation.age_line import line_record
 from utils.evaluation.deltas import (
     METHODS,
     AgeBiasCorrection,
@@ -234,3 +235,19 @@ def test_only_the_subjects_of_the_fit_are_stamped():
     assert out.in_sample.tolist() == [True, False, False]
     assert out.notes[0].startswith("in-sample") and out.notes[1] == ""
     assert out.record["in_sample"] is True and out.record["n_overlap"] == 1
+
+
+def test_a_line_that_was_found_elsewhere_is_kept_checked_and_refused_alike():
+    age = np.linspace(50.0, 70.0, 60)
+    ids = [f"m{i}" for i in range(60)]
+    line = line_record(30.0, 0.5, 3.0, age, 60)
+    taken = AgeBiasCorrection.from_line("divide", line, ids, "moments")
+    again = AgeBiasCorrection.from_dict(json.loads(json.dumps(taken.to_dict())), ids)
+    assert again.to_dict() == taken.to_dict() and taken.to_dict()["line_from"] == "moments"
+    out = again.correct([61.0], [60.0], ["new"])
+    assert out.corrected_delta_years[0] == pytest.approx(2.0)  # (61 - 30) / 0.5 - 60
+    assert out.delta_z[0] == pytest.approx(1.0 / 3.0)
+    with pytest.raises(CorrectionRefused, match=r"slope of predicted on true age is 0\.090"):
+        AgeBiasCorrection.from_line("divide", line_record(58.0, 0.09, 3.0, age, 60), ids, "moments")
+    with pytest.raises(ValueError, match="'quadratic' is not said by a line"):
+        AgeBiasCorrection.from_line("quadratic", line, ids, "moments")

@@ -76,3 +76,13 @@ def test_contrasts_share_a_sentence():
         "C0: raw deltas only: no age.",
         "C1, C2, C3, C4 and 3 others: raw deltas only: 49 subjects to fit.",
     ]
+
+
+def test_lines_from_the_moments_are_said():
+    fit = AgeBiasCorrection().fit(*cohort())
+    entry = {"n": 7, **fit.correct([60.0], [60.0], ["a"]).record}
+    record = {"method": "subtract", "patterns": {"11": entry}, "n_of_moment_lines": 7}
+    assert correction_sentences({"ensemble": record}) == [
+        "ensemble: fewer than 50 validation subjects have all the contrasts of 7 subjects: their line is from the "
+        "combination's moments; their notes say so."
+    ]

@@ -5,6 +5,7 @@ import pytest
 
 from utils.evaluation.contrast_patterns import CombinedPredictions, patterns_of
 from utils.evaluation.cross_fitting import predict_without_self
+from utils.evaluation.deltas import InSampleCorrection
 from utils.evaluation.ensembling import ContrastCombination
 from utils.evaluation.folded_combination import FoldedCombination
 from utils.evaluation.pattern_deltas import PatternedBiasCorrection
@@ -105,3 +106,45 @@ def test_every_pattern_is_cross_fitted():
     assert plain.correct(*test).record["cross_fitted"] is False
     for pattern in ("1111", "0111", "1010"):
         assert np.std(out.delta_z[patterns == pattern]) == pytest.approx(1.0, abs=0.15)
+
+
+def scattered(method="subtract", n=200, n_contrasts=25, missing=0.3):
+    """So many contrasts missing here and there that hardly two subjects have the same."""
+    validation = cohort(n, n_contrasts, 0, missing=missing)
+    test = cohort(1000, n_contrasts, 1, missing=missing)
+    patterns = patterns_of(test[0])
+    correction = PatternedBiasCorrection(fitted(validation), method).fit(*validation, patterns)
+    return correction, correction.correct(*test), test, patterns
+
+
+@pytest.mark.parametrize("method", ["subtract", "divide"])
+def test_patterns_that_hardly_anybody_has_get_their_line_from_the_moments(method):
+    correction, out, (_, age, _), patterns = scattered(method)
+    assert np.unique(patterns).size > 990 and np.isfinite(out.corrected_delta_years).all()
+    assert out.record["n_of_moment_lines"] == 1000
+    slope, sd = line(out.delta_z, age)
+    assert abs(slope * AGE_SD) < 0.15 and sd == pytest.approx(1.0, abs=0.1)
+    assert abs(np.mean(out.delta_z)) < 0.15
+    assert all("line from the moments" in note for note in out.notes)
+    pattern = str(patterns[0])
+    c, expected = correction.corrections_[pattern].to_dict(), correction.combination.line(pattern)
+    assert (c["alpha_years"], c["beta"]) == (expected.alpha_years, expected.beta)
+    assert c["n_fit"] == 200 and c["beta_low"] < c["beta"] < c["beta_high"]
+
+
+def test_those_whose_moments_a_line_came_from_are_in_sample():
+    validation = cohort(200, 25, 0, missing=0.3)
+    correction = PatternedBiasCorrection(fitted(validation))
+    correction.fit(*validation, patterns_of(validation[0]))
+    with pytest.raises(InSampleCorrection):
+        correction.correct(*validation)
+    assert correction.correct(*validation, allow_in_sample=True).in_sample.all()
+
+
+@pytest.mark.parametrize(
+    ("method", "n"), [("quadratic", 200), ("age_level", 200), ("subtract", 70)]
+)
+def test_no_curve_and_no_line_of_few_pairs_comes_from_the_moments(method, n):
+    _, out, _, _ = scattered(method, n)
+    assert not np.isfinite(out.corrected_delta_years).any()
+    assert all("at least 50 are needed" in note for note in out.notes)

@@ -111,8 +111,13 @@ def compare_dependent(
 def partial_correlation(
     first: NDArray[np.float64], second: NDArray[np.float64], confounds: NDArray[np.float64]
 ) -> float:
-    """Correlation of two deltas (S,) given the confounds (S, K, without the constant), where both are present."""
+    """Correlation of two deltas (S,) given the confounds (S, K, without the constant), where both are present.
+
+    NaN where nothing of one is left.
+    """
     rows = np.isfinite(first) & np.isfinite(second)
+    if not rows.any():
+        return float("nan")
     design = np.column_stack([np.ones(rows.sum()), confounds[rows]])
     spread = design.std(axis=0)
     design[:, spread > 0] /= spread[spread > 0]
@@ -120,7 +125,8 @@ def partial_correlation(
     both = both - both.mean(axis=0)
     residual = both - design @ np.linalg.lstsq(design, both, rcond=1e-10)[0]
     product = residual.T @ residual
-    return float(product[0, 1] / np.sqrt(product[0, 0] * product[1, 1]))
+    lengths = np.sqrt(product[0, 0] * product[1, 1])
+    return float(product[0, 1] / lengths) if lengths > 0 else float("nan")
 
 
 def compare_contrasts(

@@ -14,8 +14,8 @@ a seventh larger, and the maxima would be too small), but the ratio of the two i
 
     w = [sum over m of (1 - h_i)] / [(df + 1) y'My]
 
-where h_i is the leverage of subject i and y'My the squared length of the target, without [1 Z], on the rows of the
-predictor (1 where those are all). So E r^2 = 1 / (df + 1), as of an exact partial correlation.
+where df is n - rank - 1, h_i the leverage of subject i and y'My the squared length of the target, without [1 Z], on
+the rows of the predictor (1 where those are all). So E r^2 = 1 / (df + 1), as of an exact partial correlation.
 
 Maxima are of -log10 p, which means the same for pairs that differ in df; those of t or r would be ruled by the pairs
 with the fewest subjects.
@@ -94,7 +94,11 @@ class JointPermutation:
         return self.rows.order(generator(*self.seed, "permutation", permutation))
 
     def maxima(
-        self, targets: ResidualTargets, df: Array, advance: Callable[[int], None] | None = None
+        self,
+        targets: ResidualTargets,
+        df: Array,
+        advance: Callable[[int], None] | None = None,
+        n_free: Array | None = None,
     ) -> Array:
         """Per permutation and predictor the largest -log10 p over these targets.
 
@@ -109,6 +113,9 @@ class JointPermutation:
             Degrees of freedom of the observed statistics; NaN where a pair is not tested.
         advance : function or None
             Called with the number of permutations just done.
+        n_free : (C, P) float or None
+            n - rank of each pair, where p are of other degrees of freedom than n - rank - 1 (published ones); None:
+            df + 1.
 
         Returns
         -------
@@ -129,7 +136,8 @@ class JointPermutation:
                 f"{self.basis.shape[0]} subjects"
             )
         mask_of, masks = _distinct_masks(targets.present)
-        weights = self._weights(targets, df, mask_of, masks)
+        n_free = df + 1.0 if n_free is None else np.where(np.isfinite(df), n_free, np.nan)
+        weights = self._weights(targets, n_free, mask_of, masks)
         largest = LargestByDf(np.where(weights > 0, df, np.nan))
         every_target_own_mask = masks.shape[0] == targets.values.shape[0]
         n_predictors = len(self.predictors)
@@ -169,20 +177,20 @@ class JointPermutation:
         return flat
 
     def _weights(
-        self, targets: ResidualTargets, df: Array, mask_of: NDArray[np.intp], masks: Single
+        self, targets: ResidualTargets, n_free: Array, mask_of: NDArray[np.intp], masks: Single
     ) -> Single:
         """The factors w (C, P) of the module's head; 0 where a pair is not tested."""
-        weights = np.zeros(df.shape)
+        weights = np.zeros(n_free.shape)
         for rows in self.same_rows:
             free = (masks @ rows.free.astype(np.float32)).astype(float)[mask_of]
             kept = self._length_on(rows, targets.values)
             tested = (
-                np.isfinite(df[rows.predictors])
+                np.isfinite(n_free[rows.predictors])
                 & (targets.usable & (free > 0) & (kept > 0))
                 & self.takes_part[rows.predictors, None]
             )
             with np.errstate(divide="ignore", invalid="ignore"):
-                factor = free / ((df[rows.predictors] + 1.0) * kept)
+                factor = free / (n_free[rows.predictors] * kept)
             weights[rows.predictors] = np.where(tested, factor, 0.0)
         return weights.astype(np.float32)
 

@@ -7,7 +7,7 @@ COLUMNS = {
     "nidp": "tested variable",
     "n": "subjects of this row: with delta, nIDP and confounds",
     "df": "degrees of freedom: n - rank[1, confounds] - 1",
-    "r": "partial correlation of delta and nIDP given the confounds (as in the associations)",
+    "r": "partial correlation of the values of delta and nIDP given the confounds (also where ranks were scanned)",
     "nlog10p": "-log10 of its two-sided p",
     "hc3_ratio": "standard error robust to unequal variances (HC3) / ordinary one; above 1.2 is flagged",
     "hc3_t": "t with the robust standard error",

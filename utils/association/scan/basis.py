@@ -70,7 +70,7 @@ class Residuals:
             share = (self.residual_length / self.length) ** 2
             self.unit = residual / self.residual_length
         self.collinear = ~self.constant & ~(share > COLLINEAR_TOLERANCE)
-        self.sd = self.length / np.sqrt(len(values) - 1)
+        self.sd = self.length / np.sqrt(max(len(values) - 1, 1))
         n_free = max(len(values) - basis.shape[1] - 1, 0)  # 0: fewer rows than confounds, no test
         self.residual_sd = (
             self.residual_length / np.sqrt(n_free) if n_free else self.length * np.nan

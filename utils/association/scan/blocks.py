@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from utils.association.scan.pattern_cache import PatternCache, Patterns
 from utils.association.scan.targets import TILE, packed_presence
+from utils.common.cores import n_cores
 
 Array = NDArray[np.float64]
 Result = TypeVar("Result")
@@ -47,13 +47,6 @@ def in_tiles(
                 tiles = slices(first, last, TILE)
                 parts = [lists[tile.start - first : tile.stop - first] for tile in tiles]
                 yield from zip(tiles, pool.map(work, tiles, parts))
-
-
-def n_cores() -> int:
-    """Cores that this process may use (a job's share of a machine)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def slices(start: int, stop: int, size: int) -> list[slice]:

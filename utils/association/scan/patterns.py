@@ -67,11 +67,12 @@ def patterns_of(design: Design, present: Mask, minimum_n: int) -> list[Pattern]:
     n = [int(np.count_nonzero(group.mask & present)) for group in design.groups]
     # Few rows are quick by rows, and too few are not looked at.
     many = [i for i, group in enumerate(design.groups) if n[i] >= max(minimum_n, 2 * group.k)]
-    made = [_by_rows(n[i], group.k) for i, group in enumerate(design.groups)]
     inverses = _inverse_roots([_gram(design.groups[i], sums) for i in many])
-    for i, (gram, inverse) in zip(many, inverses):
-        made[i] = _pattern(design.groups[i], present, n[i], sums, design.columns[i], gram, inverse)
-    return made
+    made = {
+        i: _pattern(design.groups[i], present, n[i], sums, design.columns[i], gram, inverse)
+        for i, (gram, inverse) in zip(many, inverses)
+    }
+    return [made.get(i) or _by_rows(n[i], group.k) for i, group in enumerate(design.groups)]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from utils.common.cores import n_cores
 from utils.common.errors import UserError
 from utils.common.free_memory import free_memory_bytes
-from utils.experiment.caches import cache_of, cache_root, n_cores
+from utils.experiment.caches import cache_of, cache_root
 from utils.experiment.checks.findings import Finding, Level
 from utils.experiment.experiment import Cell, Experiment
 

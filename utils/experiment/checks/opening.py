@@ -14,7 +14,7 @@ import numpy as np
 from datasets.contrasts import Contrast
 from datasets.images import Image, VolumeError, open_image
 from datasets.volumes import crop_of, divisor
-from utils.experiment.caches import n_cores
+from utils.common.cores import n_cores
 
 T = TypeVar("T")
 S = TypeVar("S")
