@@ -17,6 +17,7 @@ from utils.association.inference.contrast_comparison import (
     compare_hit_counts,
     partial_correlation,
 )
+from utils.association.inference.effective_tests import effective_columns
 from utils.association.inference.rank_correlation import ranks_by_column
 from utils.association.inference.replication import replicate
 from utils.association.inference.sex_meta_analysis import sex_meta_analysis
@@ -91,8 +92,10 @@ def scan_study(
     return BlockScan(study, store).scan(blocks, shown)
 
 
-def conclude(study: Study, scanned: Scanned) -> AssociationResult:
-    """From the scan of all blocks to tables, corrections and counts."""
+def conclude(
+    study: Study, scanned: Scanned, reliability: pd.DataFrame | None = None
+) -> AssociationResult:
+    """From the scan of all blocks to tables, corrections and counts; `reliability` as for `recheck_hits`."""
     rules, whole = study.rules, [a for a in study.analyses if not a.half]
     table = _rows(study, scanned, whole)
     fates = _fates(scanned, whole)
@@ -132,7 +135,9 @@ def conclude(study: Study, scanned: Scanned) -> AssociationResult:
         tables["contrasts_compared"] = compared = _comparison(study, scanned)
         summary["comparison"] = compare_hit_counts(table, compared, alpha=rules.alpha)
     if rules.recheck_hits:
-        tables["rechecked"], summary["rechecks"] = recheck_hits(study, scanned.results, table)
+        tables["rechecked"], summary["rechecks"] = recheck_hits(
+            study, scanned.results, table, reliability
+        )
     return AssociationResult(table, fates, summary, tables)
 
 
@@ -169,7 +174,10 @@ def _fates(scanned: Scanned, analyses: Sequence[Analysis]) -> pd.DataFrame:
 def _described(analysis: Analysis, fates: pd.DataFrame) -> dict:
     of_sex = fates[fates["sex"] == analysis.sex]
     counts = {"n_nidps_kept": int(of_sex["kept"].sum()), "n_nidps": len(of_sex)}
-    return analysis.described() | counts
+    effective = {}
+    if len(analysis.contrasts) > 1 and len(analysis.subjects) > len(analysis.contrasts):
+        effective = {"effective_contrasts": effective_columns(analysis.predictors).as_record()}
+    return analysis.described() | counts | effective
 
 
 def _replication(study: Study, scanned: Scanned) -> tuple[pd.DataFrame, dict]:

@@ -20,7 +20,10 @@ Array = NDArray[np.float64]
 
 
 def recheck_hits(
-    study: Study, results: dict[str, list[BlockResult]], table: pd.DataFrame
+    study: Study,
+    results: dict[str, list[BlockResult]],
+    table: pd.DataFrame,
+    reliability: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, dict]:
     """The checks of `inference.rechecks` for the hits of Benjamini-Hochberg, the strongest of all sexes together.
 
@@ -32,6 +35,8 @@ def recheck_hits(
         Its results by name of the analysis, block by block.
     table : DataFrame
         Its associations with their corrections.
+    reliability : DataFrame, optional
+        contrast, sex, value, low, high: reliability of the deltas with its interval.
 
     Returns
     -------
@@ -49,7 +54,11 @@ def recheck_hits(
         if analysis.half or chosen.empty:
             continue
         reader = _HitReader(
-            study, analysis, results[analysis.name], list(dict.fromkeys(chosen["nidp"]))
+            study,
+            analysis,
+            results[analysis.name],
+            list(dict.fromkeys(chosen["nidp"])),
+            reliability,
         )
         nidps = reader.nidps
         place = {nidp: number for number, nidp in enumerate(nidps)}
@@ -80,8 +89,10 @@ class _HitReader:
         analysis: Analysis,
         results: Sequence[BlockResult],
         hits: Sequence[str],
+        reliability: pd.DataFrame | None,
     ):
         self.study, self.analysis = study, analysis
+        self._reliability = reliability
         self._parent_of = _levels_of_nominal(results)
         hit_parents = {self._parent_of.get(nidp) for nidp in hits} - {None}
         levels = [nidp for nidp, parent in self._parent_of.items() if parent in hit_parents]
@@ -106,7 +117,25 @@ class _HitReader:
             minimal_columns=analysis.confounds.minimal,
             age_years=analysis.age_years,
             parents=[self._parent_of.get(nidp, "") for nidp in self.nidps],
+            reliability=self._reliability_of_deltas(),
+            quality=self._quality(),
         )
+
+    def _reliability_of_deltas(self) -> Array | None:
+        """(C, 3) value, low and high of each contrast; NaN where it is not known."""
+        if self._reliability is None:
+            return None
+        of_sex = self._reliability[self._reliability["sex"] == self.analysis.sex]
+        by_contrast = of_sex.drop_duplicates("contrast").set_index("contrast")
+        values = by_contrast[["value", "low", "high"]].reindex(list(self.analysis.contrasts))
+        return values.to_numpy(dtype=float)
+
+    def _quality(self) -> Array | None:
+        """(S,) the confound that measures image quality."""
+        name, table = self.study.rules.quality_column, self.study.matched.confounds
+        if not name or table is None:
+            return None
+        return table[name].to_numpy(dtype=float, na_value=np.nan)[self.analysis.subjects]
 
     def _values(self, chosen: list[int]) -> Array:
         """(S, m) prepared values of some of the nIDPs."""

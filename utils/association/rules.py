@@ -25,9 +25,10 @@ class AssociationRules:
     its own rows). degrees_of_freedom: 'rank' (n - rank - 1) or 'published' (n - 2). minimum_df, df_per_rank: a pair
     needs df >= max(minimum_df, df_per_rank x rank). permutations: of the max-T, 0 is none. permutation_blocks,
     family_column: columns of the confounds. replication: '', 'halves' or a column of the confounds. recheck_hits:
-    so many of the strongest hits are looked at twice. compared_contrasts: none, or two whose r are compared nIDP by
-    nIDP. redundancy: which nIDPs represent others. memory_gb: for permutations and redundancy. split_id,
-    correction_id: written into every row.
+    so many of the strongest hits are looked at twice. quality_column: a confound that measures image quality, in
+    whose halves hits are compared. compared_contrasts: none, or two whose r are compared nIDP by nIDP. redundancy:
+    which nIDPs represent others. memory_gb: for permutations and redundancy. split_id, correction_id: written into
+    every row.
     """
 
     phenotypes: PhenotypeRules = field(default_factory=PhenotypeRules)
@@ -45,6 +46,7 @@ class AssociationRules:
     family_column: str = ""
     replication: str = ""
     recheck_hits: int = 0
+    quality_column: str = ""
     compared_contrasts: tuple[str, ...] = ()
     redundancy: str = "none"
     decoding: DecodingRules = field(default_factory=DecodingRules)

@@ -67,6 +67,7 @@ def plan_study(
     matched = match_subjects(deltas.table, phenotypes.subject_ids, confounds)
     if not phenotypes.columns:
         raise UserError("the table of nIDPs has no column besides the subject.")
+    _require_quality(rules.quality_column, matched.confounds)
     known = read_dictionary(dictionary)
     if matched.confounds is not None:
         refuse_empty(matched.confounds)
@@ -95,6 +96,18 @@ def plan_study(
         tuple(notes),
     )
     return replace(study, redundancy=_redundancy(study))
+
+
+def _require_quality(name: str, confounds: pd.DataFrame | None) -> None:
+    """Stop when the measure of image quality is not there or not numbers."""
+    if name and (
+        confounds is None
+        or name not in confounds.columns
+        or not pd.api.types.is_numeric_dtype(confounds[name])
+    ):
+        raise UserError(
+            f"quality_column = {name!r}: the table of confounds has no such column of numbers."
+        )
 
 
 def _unrelated(

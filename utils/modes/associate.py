@@ -67,7 +67,7 @@ def associate(experiment: Experiment) -> None:
                 "all parts are, the same command without part puts them together."
             )
             return
-        result = conclude(study, scanned)
+        result = conclude(study, scanned, reliability_of_deltas(experiment))
     write_results(experiment, result)
     store.clear()
     tell(experiment, result)
@@ -86,7 +86,7 @@ def key_of(experiment: Experiment, study: Study) -> str:
     hashes = {name: file_hash(settings.path(text)) for name, text in files.items() if text}
     deltas = pd.util.hash_pandas_object(study.matched.deltas, index=False).to_numpy()
     # What is decided after the scan does not make its results others.
-    of_scan = replace(study.rules, family="all", alpha=0.05, recheck_hits=0)
+    of_scan = replace(study.rules, family="all", alpha=0.05, recheck_hits=0, quality_column="")
     content = {
         "files": hashes,
         "deltas": text_hash(deltas.tobytes().hex()),
@@ -118,6 +118,17 @@ def read_predictors(experiment: Experiment) -> tuple[DeltasTable, bool]:
     known = table["subject_id"].map(sexes).fillna("")
     table = table.assign(sex=known.where(known != "", "both"))
     return recognise_deltas(table, str(path)), True
+
+
+def reliability_of_deltas(experiment: Experiment) -> pd.DataFrame | None:
+    """ICC(2,k) of the corrected deltas over the networks of each cell; None for deltas made elsewhere."""
+    settings, path = experiment.settings.association, experiment.paths.reliability
+    if settings.predictions or settings.predictors or not path.is_file():
+        return None
+    table = read_table(path)
+    chosen = (table["split"] == settings.split) & (table["quantity"] == "corrected_delta")
+    names = {"icc_2_k": "value", "icc_2_k_low": "low", "icc_2_k_high": "high"}
+    return table.loc[chosen, ["contrast", "sex", *names]].rename(columns=names)
 
 
 def association_rules(experiment: Experiment, pooled: bool) -> AssociationRules:
@@ -152,6 +163,7 @@ def association_rules(experiment: Experiment, pooled: bool) -> AssociationRules:
         family_column=settings.family_column,
         replication=settings.replication,
         recheck_hits=settings.recheck_hits,
+        quality_column=settings.quality_column,
         compared_contrasts=settings.compare_contrasts,
         redundancy=settings.redundancy,
         decoding=DecodingRules(

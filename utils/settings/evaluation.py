@@ -143,6 +143,10 @@ class AssociationSettings(Section):
         "So many of the strongest significant pairs get HC3, logistic, rank and minimal-confound checks.",
         500,
     )
+    quality_column: str = key(
+        "A confound that measures image quality (head motion): hits are compared in its halves. Empty: not.",
+        "",
+    )
     compare_contrasts: tuple[str, ...] = key(
         "Two contrasts whose correlations are compared nIDP by nIDP; empty: none.", ()
     )

@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.association.analysis import AssociationRules, associate
+from utils.association.analysis import associate, conclude, scan_study
+from utils.association.deltas_table import recognise_deltas
+from utils.association.phenotype_tables import table_in_memory
 from utils.association.phenotypes import PhenotypeRules
 from utils.association.results import COLUMNS, ukb_field
+from utils.association.rules import AssociationRules
+from utils.association.study import plan_study
 from utils.common.errors import UserError
 
 N = 400
@@ -357,3 +361,23 @@ def test_the_published_degrees_of_freedom_are_n_minus_2():
     table = associate(*tables(), rules).table
     tested = table[table["reason"] == ""]
     assert (tested["df"] == tested["n"] - 2).all()
+
+
+def test_hits_carry_reliability_and_image_quality():
+    deltas, nidps, dictionary, confounds = tables()
+    confounds = confounds.assign(motion=np.random.default_rng(4).random(N))
+    rules = AssociationRules(phenotypes=SMALL.phenotypes, recheck_hits=3, quality_column="motion")
+    study = plan_study(
+        recognise_deltas(deltas), table_in_memory(nidps), dictionary, confounds, rules
+    )
+    reliability = pd.DataFrame(
+        {"contrast": ["T1", "T2"] * 2, "sex": ["female"] * 2 + ["male"] * 2, "value": 0.64, "low": 0.5, "high": 0.8}
+    )  # fmt: skip
+    result = conclude(study, scan_study(study), reliability)
+    rows = result.tables["rechecked"]
+    np.testing.assert_allclose(rows["r_disattenuated"], rows["r"] / 0.8)
+    assert rows["r_quality_lower"].notna().all()
+    effective = result.summary["analyses"][0]["effective_contrasts"]
+    assert 1 <= effective["li_ji"] <= 2
+    with pytest.raises(UserError, match="quality_column = 'blur': the table of confounds has no"):
+        associate(deltas, nidps, dictionary, confounds, AssociationRules(quality_column="blur"))
