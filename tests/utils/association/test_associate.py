@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from utils.association.analysis import associate, conclude, scan_study
+from utils.association.confounds import ConfoundRules
 from utils.association.deltas_table import recognise_deltas
 from utils.association.phenotype_tables import table_in_memory
 from utils.association.phenotypes import PhenotypeRules
@@ -381,3 +383,23 @@ def test_hits_carry_reliability_and_image_quality():
     assert 1 <= effective["li_ji"] <= 2
     with pytest.raises(UserError, match="quality_column = 'blur': the table of confounds has no"):
         associate(deltas, nidps, dictionary, confounds, AssociationRules(quality_column="blur"))
+
+
+def test_a_published_table_is_repeated_from_tables_that_are_deconfounded_already():
+    """Plain Pearson correlations per contrast, n - 2, Bonferroni over the nIDPs of a contrast: scipy gives the same."""
+    deltas, nidps, _, _ = tables()
+    nidps = nidps[["subject_id", "f.31.2.0", "noise"]]
+    rules = AssociationRules(
+        phenotypes=PhenotypeRules(transform="none", outlier_sd=1e9),
+        confounds=ConfoundRules(age_terms="none"),
+        family="per_contrast",
+    )
+    table = associate(deltas, nidps, None, None, rules).table
+    for _, row in table.iterrows():
+        chosen = (deltas["sex"] == row["sex"]) & (deltas["contrast"] == row["contrast"])
+        both = deltas[chosen].merge(nidps, on="subject_id").dropna(subset=[row["nidp"]])
+        r, p = stats.pearsonr(both["delta_years"], both[row["nidp"]])
+        assert row["df"] == len(both) - 2
+        assert row["r"] == pytest.approx(r, abs=1e-12)
+        assert row["nlog10p"] == pytest.approx(-np.log10(p), rel=1e-9)
+        assert row["nlog10p_bonf"] == pytest.approx(max(-np.log10(2 * p), 0), rel=1e-9)
