@@ -64,10 +64,12 @@ class Pattern:
 def patterns_of(design: Design, present: Mask, minimum_n: int) -> list[Pattern]:
     """Every group's predictors on the rows where a target is present (S,)."""
     sums = _sums(design, present)
-    n = [int(np.count_nonzero(group.mask & present)) for group in design.groups]
+    counts = np.count_nonzero(sums.own, axis=0)
+    of_group = np.array([group.n for group in design.groups])
+    n = (of_group - counts if sums.subtracted else counts).tolist()
     # Few rows are quick by rows, and too few are not looked at.
     many = [i for i, group in enumerate(design.groups) if n[i] >= max(minimum_n, 2 * group.k)]
-    inverses = _inverse_roots([_gram(design.groups[i], sums) for i in many])
+    inverses = _inverse_roots([_gram(design.groups[i], sums, i) for i in many])
     made = {
         i: _pattern(design.groups[i], present, n[i], sums, design.columns[i], gram, inverse)
         for i, (gram, inverse) in zip(many, inverses)
@@ -79,11 +81,11 @@ def patterns_of(design: Design, present: Mask, minimum_n: int) -> list[Pattern]:
 class _Sums:
     """Sums over the rows of a design that a target has not, or (not `subtracted`) has.
 
-    indices : (m,) which rows; basis : (m, k) there
+    own : (m, groups) whose rows these are; basis : (m, k) there
     gram : (k, k) Q'Q, cross : (k, C) Q'D, squares : (C,) diag(D'D)
     """
 
-    indices: NDArray[np.intp]
+    own: Mask
     basis: Array
     gram: Array
     cross: Array
@@ -105,25 +107,26 @@ def _sums(design: Design, present: Mask) -> _Sums:
         basis = scratch("basis", basis.shape)
         np.copyto(basis, rows[:, :k])
     squares = np.einsum("ij,ij->j", predictors, predictors)
-    return _Sums(indices, basis, basis.T @ basis, basis.T @ predictors, squares, subtracted)
+    own = design.masks[indices]
+    return _Sums(own, basis, basis.T @ basis, basis.T @ predictors, squares, subtracted)
 
 
-def _gram(group: PredictorGroup, sums: _Sums) -> Array:
-    """G, in the group's own coordinates."""
-    gram = group.gram - _gram_of_sum(group, sums) if sums.subtracted else _gram_of_sum(group, sums)
+def _gram(group: PredictorGroup, sums: _Sums, number: int) -> Array:
+    """G, in the group's own coordinates; `number` is the group's place in the design."""
+    gram = _gram_of_sum(sums, sums.own[:, number])
+    gram = group.gram - gram if sums.subtracted else gram
     if group.transform is None:
         return gram
     return group.transform.T @ gram @ group.transform
 
 
-def _gram_of_sum(group: PredictorGroup, sums: _Sums) -> Array:
-    """Q'Q over those of the rows that the group has: all less the others, or its own where these are fewer."""
-    own = group.mask[sums.indices]
+def _gram_of_sum(sums: _Sums, own: Mask) -> Array:
+    """Q'Q over the rows that a group has (m,): all less the others, or its own where these are fewer."""
     n_own = np.count_nonzero(own)
     if n_own == own.size:
         return sums.gram
     few = np.flatnonzero(~own if 2 * n_own > own.size else own)
-    rows = scratch("rows of a group", (few.size, group.k))
+    rows = scratch("rows of a group", (few.size, sums.basis.shape[1]))
     sums.basis.take(few, axis=0, out=rows, mode="clip")
     product = rows.T @ rows
     return sums.gram - product if 2 * n_own > own.size else product

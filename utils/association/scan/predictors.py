@@ -78,6 +78,11 @@ class Design:
     groups: list[PredictorGroup]
 
     @cached_property
+    def masks(self) -> Mask:
+        """(S, groups) the subjects of each group."""
+        return np.ascontiguousarray(np.stack([group.mask for group in self.groups], axis=1))
+
+    @cached_property
     def columns(self) -> list[slice]:
         """Where the predictors of each group are in D of all groups."""
         ends = np.cumsum([0, *(len(group.columns) for group in self.groups)]).tolist()
