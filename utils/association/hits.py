@@ -43,10 +43,10 @@ def recheck_hits(
     (DataFrame, dict)
         A row a pair (`recheck_columns.COLUMNS`, and sex); counts and notes.
     """
-    hits = table[(table["nlog10q_bh"] >= -np.log10(study.rules.alpha)).to_numpy()]
-    strongest = hits.nlargest(study.rules.recheck_hits, "nlog10p", keep="all").sort_index()
     from threadpoolctl import threadpool_limits
 
+    hits = table[(table["nlog10q_bh"] >= -np.log10(study.rules.alpha)).to_numpy()]
+    strongest = hits.nlargest(study.rules.recheck_hits, "nlog10p", keep="all").sort_index()
     tables: list[pd.DataFrame] = []
     notes: list[str] = []
     for analysis in study.analyses:
