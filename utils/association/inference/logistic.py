@@ -5,22 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import special
+from numpy.typing import NDArray
 
 from utils.association.inference.logistic_likelihood import (
     NO_CONVERGENCE,
     LogisticLikelihood,
     Maximum,
 )
+from utils.association.inference.normal_tails import nlog10p_from_normal
 from utils.association.inference.shared_rows import SharedRows
-from utils.association.tails import LN10
 
 Array = NDArray[np.float64]
 
 Z_975 = 1.959963984540054
-LN2 = float(np.log(2.0))
-SMALL_Z = 0.5  # below, 1 - p is the accurate quantity
 PROFILE_TOLERANCE = 1e-8  # of the signed root of the likelihood ratio, whose ends are at 1.96
 MAXIMUM_PROFILE_STEPS = 40
 
@@ -66,14 +63,6 @@ class OddsRatioTest:
     nlog10p_wald: float = np.nan
     nlog10p_lr: float = np.nan
     reason: str = ""
-
-
-def nlog10p_from_z(z: ArrayLike) -> Array:
-    """-log10 of the two-sided normal p of z, also the p of z^2 as a chi-squared with 1 df; never underflows."""
-    size = np.abs(np.asarray(z, dtype=float))
-    near_zero = -np.log1p(-special.erf(np.minimum(size, SMALL_Z) / np.sqrt(2.0))) / LN10
-    # + 0.0: a z of 0 gives 0, not -0.
-    return np.where(size < SMALL_Z, near_zero, -(special.log_ndtr(-size) + LN2) / LN10) + 0.0
 
 
 def odds_ratio_test(
@@ -211,7 +200,7 @@ def _result(
         low=float(ends[0] / sd),
         high=float(ends[1] / sd),
         delta_sd=sd,
-        nlog10p_wald=float(nlog10p_from_z(slope / se)),
-        nlog10p_lr=float(nlog10p_from_z(np.sqrt(ratio))),
+        nlog10p_wald=float(nlog10p_from_normal(slope / se)),
+        nlog10p_lr=float(nlog10p_from_normal(np.sqrt(ratio))),
         reason="" if np.isfinite(ends).all() else NO_PROFILE,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.association.inference.logistic import nlog10p_from_z
+from utils.association.inference.normal_tails import nlog10p_from_normal
 from utils.association.inference.shared_rows import (
     ConfoundBases,
     PartialCorrelations,
@@ -90,4 +90,4 @@ def quality_halves(
         variance.append(1.0 / (shared.df - 1) if shared.df >= 2 else np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = (np.arctanh(r[0]) - np.arctanh(r[1])) / np.sqrt(variance[0] + variance[1])
-    return QualityHalves(r[0], r[1], nlog10p_from_z(z))
+    return QualityHalves(r[0], r[1], nlog10p_from_normal(z))
